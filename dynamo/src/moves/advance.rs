@@ -1,0 +1,222 @@
+//! One step of the moves: everything that may be published now, in one document.
+
+use super::{Change, MoveError, Pace, Reason, Reports, Step, Wish, membership};
+use crate::preference::MemberIndex;
+use crate::ring::{Also, MemberState, Phase, Placement, Ring, same_set};
+use std::collections::BTreeMap;
+
+/// The next document on the way to the wish, or why there is none yet.
+///
+/// Safe to call at any moment with any wish: lists already moved stay where they are if the wish allows it, and a
+/// move that no longer serves is called off or turned round.
+///
+/// # Errors
+/// [`MoveError`] when the wish cannot be met; today's document stays valid.
+pub fn advance(ring: &Ring, wish: &Wish, reports: &Reports, pace: Pace) -> Result<Step, MoveError> {
+    membership::check(wish)?;
+    let mut next = ring.clone();
+    next.epoch = ring.epoch + 1;
+    let mut change = Change::default();
+    let n_differs = next.quorums.n != wish.quorums.n;
+    next.quorums = wish.quorums;
+    let members_differ = membership::update(&mut next, wish, &mut change)?;
+    if members_differ || n_differs {
+        membership::retarget(&mut next, ring.epoch + 1)?;
+        change.retargeted = true;
+    }
+    let mut waiting = Waiting::default();
+    if let Some(target) = next.target.clone() {
+        let wanted = membership::lists(&next, &target.owners, usize::from(next.quorums.n));
+        let mut moving = next.partitions.iter().filter(|placement| placement.also.is_some()).count();
+        for (partition, list) in wanted.into_iter().enumerate() {
+            let placement = next.partitions[partition].clone();
+            let facts = Facts { ring: &next, reports, partition };
+            let decided = decide(&facts, &placement, &list, moving < pace.parallel_moves, &mut waiting);
+            let was_moving = placement.also.is_some();
+            next.partitions[partition] = apply(placement, decided, list, next.epoch, &mut change);
+            let is_moving = next.partitions[partition].also.is_some();
+            moving = moving + usize::from(is_moving) - usize::from(was_moving);
+        }
+        settle(&mut next, &target.owners);
+    }
+    membership::remove_gone(&mut next, wish, &mut change);
+    activate(&mut next);
+    next.epoch = ring.epoch;
+    if next == *ring {
+        let reasons = waiting.reasons(ring, reports);
+        return Ok(if next.target.is_none() { Step::Settled } else { Step::Wait(reasons) });
+    }
+    next.epoch = ring.epoch + 1;
+    Ok(Step::Publish(Box::new(next), change))
+}
+
+/// What happens to one partition in this step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Decision {
+    Stay,
+    /// Same members in another order: nothing has to move.
+    Reorder,
+    Begin,
+    /// Called off: the lists as they are already serve.
+    CallOff,
+    /// The other list is replaced by the wanted one, which fills from here on.
+    Turn,
+    Flip,
+    Done,
+}
+
+struct Facts<'a> {
+    ring: &'a Ring,
+    reports: &'a Reports,
+    partition: usize,
+}
+
+fn decide(
+    facts: &Facts<'_>,
+    placement: &Placement,
+    wanted: &[MemberIndex],
+    room: bool,
+    waiting: &mut Waiting,
+) -> Decision {
+    let here = same_set(&placement.preference, wanted);
+    let Some(also) = &placement.also else {
+        return match (here, placement.preference == wanted) {
+            (true, true) => Decision::Stay,
+            (true, false) => Decision::Reorder,
+            (false, _) if room => Decision::Begin,
+            (false, _) => Decision::Stay,
+        };
+    };
+    match (also.phase, here, same_set(&also.list, wanted)) {
+        (Phase::Filling, true, _) => Decision::CallOff,
+        (Phase::Filling, false, false) | (Phase::Retiring, false, true) => Decision::Turn,
+        (Phase::Filling, false, true) if filled(facts, placement, also, waiting) => Decision::Flip,
+        (Phase::Retiring, _, _) if retired(facts, also, waiting) => Decision::Done,
+        _ => Decision::Stay,
+    }
+}
+
+/// Every new holder has said that it has the partition.
+fn filled(facts: &Facts<'_>, placement: &Placement, also: &Also, waiting: &mut Waiting) -> bool {
+    let partition = u32::try_from(facts.partition).unwrap_or(u32::MAX);
+    let mut complete = true;
+    for &index in also.list.iter().filter(|index| !placement.preference.contains(index)) {
+        let report = facts.ring.member(index).and_then(|member| facts.reports.get(&member.incarnation));
+        if !report.is_some_and(|report| report.synced.contains(&(partition, also.since))) {
+            *waiting.copying.entry(index).or_default() += 1;
+            complete = false;
+        }
+    }
+    complete
+}
+
+/// No reader can still be served by the old list alone: every member that answers, and enough of the old list that
+/// any r of it include one, have installed the epoch from which reads use the new list.
+fn retired(facts: &Facts<'_>, also: &Also, waiting: &mut Waiting) -> bool {
+    let epoch_of = |index: MemberIndex| {
+        let member = facts.ring.member(index)?;
+        facts.reports.get(&member.incarnation).map(|report| report.epoch)
+    };
+    let mut complete = true;
+    for member in &facts.ring.members {
+        if epoch_of(member.index).is_some_and(|epoch| epoch < also.since) {
+            waiting.acknowledging.insert(member.index, also.since);
+            complete = false;
+        }
+    }
+    let informed = also.list.iter().filter(|&&index| epoch_of(index).is_some_and(|epoch| epoch >= also.since));
+    let r = usize::from(facts.ring.quorums.r).min(also.list.len());
+    if informed.count() < also.list.len() - r + 1 {
+        waiting.unreachable += usize::from(complete);
+        complete = false;
+    }
+    complete
+}
+
+fn apply(
+    placement: Placement,
+    decision: Decision,
+    wanted: Vec<MemberIndex>,
+    epoch: u64,
+    change: &mut Change,
+) -> Placement {
+    let Placement { preference, also } = placement;
+    match decision {
+        Decision::Stay => Placement { preference, also },
+        Decision::Reorder => Placement { preference: wanted, also: None },
+        Decision::CallOff => {
+            change.turned += 1;
+            Placement { preference: wanted, also: None }
+        }
+        Decision::Begin => {
+            change.begun += 1;
+            Placement { preference, also: Some(Also { list: wanted, phase: Phase::Filling, since: epoch }) }
+        }
+        Decision::Turn => {
+            change.turned += 1;
+            Placement { preference, also: Some(Also { list: wanted, phase: Phase::Filling, since: epoch }) }
+        }
+        Decision::Flip => {
+            change.flipped += 1;
+            let retiring = Also { list: preference, phase: Phase::Retiring, since: epoch };
+            Placement { preference: wanted, also: Some(retiring) }
+        }
+        Decision::Done => {
+            change.done += 1;
+            Placement { preference, also: None }
+        }
+    }
+}
+
+/// The target is forgotten once every list is as it says and nothing moves.
+fn settle(ring: &mut Ring, owners: &[MemberIndex]) {
+    let wanted = membership::lists(ring, owners, usize::from(ring.quorums.n));
+    let there = ring
+        .partitions
+        .iter()
+        .zip(&wanted)
+        .all(|(placement, list)| placement.also.is_none() && placement.preference == *list);
+    if there {
+        ring.target = None;
+    }
+}
+
+/// A joining member is active once it is in an effective list, or once there is nothing left to move.
+fn activate(ring: &mut Ring) {
+    let serving: std::collections::BTreeSet<MemberIndex> =
+        ring.partitions.iter().flat_map(|placement| placement.preference.iter().copied()).collect();
+    let settled = ring.target.is_none();
+    for member in &mut ring.members {
+        if member.state == MemberState::Joining && (settled || serving.contains(&member.index)) {
+            member.state = MemberState::Active;
+        }
+    }
+}
+
+/// Who holds the moves back, gathered while deciding.
+#[derive(Default)]
+struct Waiting {
+    copying: BTreeMap<MemberIndex, usize>,
+    acknowledging: BTreeMap<MemberIndex, u64>,
+    unreachable: usize,
+}
+
+impl Waiting {
+    fn reasons(self, ring: &Ring, reports: &Reports) -> Vec<Reason> {
+        let name = |index: MemberIndex| ring.member(index).map_or_else(|| index.to_string(), |m| m.name.clone());
+        let answers =
+            |index: MemberIndex| ring.member(index).is_some_and(|m| reports.contains_key(&m.incarnation));
+        let copying = self.copying.into_iter().map(|(index, partitions)| Reason::Copying {
+            member: name(index),
+            partitions,
+            answers: answers(index),
+        });
+        let acknowledging = self
+            .acknowledging
+            .into_iter()
+            .map(|(index, epoch)| Reason::Acknowledging { member: name(index), epoch });
+        let unreachable = (self.unreachable > 0)
+            .then_some(Reason::OldListsUnreachable { partitions: self.unreachable });
+        copying.chain(acknowledging).chain(unreachable).collect()
+    }
+}

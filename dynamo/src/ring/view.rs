@@ -1,0 +1,75 @@
+//! A ring as a node reads it: the document and what is derived from it once per epoch.
+
+use super::{Member, Placement, Ring};
+use crate::preference::{self, MemberIndex};
+use crate::token::{self, PartitionCount, Token};
+
+/// A ring document made ready for serving: partition of a key, its lists and its fallbacks without further work.
+#[derive(Clone, Debug)]
+pub struct RingView {
+    ring: Ring,
+    count: PartitionCount,
+    owners: Vec<MemberIndex>,
+}
+
+impl RingView {
+    /// Derives the view; `None` if the document's number of partitions is not one that a ring can have.
+    #[must_use]
+    pub fn new(ring: Ring) -> Option<Self> {
+        let count = ring.partition_count()?;
+        let owners = ring.owners();
+        (owners.len() == ring.partitions.len()).then_some(Self { ring, count, owners })
+    }
+
+    /// The document.
+    #[must_use]
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// Its epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.ring.epoch
+    }
+
+    /// Number of partitions Q.
+    #[must_use]
+    pub fn count(&self) -> PartitionCount {
+        self.count
+    }
+
+    /// Token of a key in this cluster.
+    #[must_use]
+    pub fn token(&self, key: &[u8]) -> Token {
+        Token::of(&self.ring.hash_key, key)
+    }
+
+    /// Partition of a token.
+    #[must_use]
+    pub fn partition(&self, token: Token) -> u32 {
+        token::partition(token, self.count)
+    }
+
+    /// Lists of a partition; `None` if there is no such partition.
+    #[must_use]
+    pub fn placement(&self, partition: u32) -> Option<&Placement> {
+        self.ring.partitions.get(partition as usize)
+    }
+
+    /// The member with this index.
+    #[must_use]
+    pub fn member(&self, index: MemberIndex) -> Option<&Member> {
+        self.ring.member(index)
+    }
+
+    /// Members that may stand in for an unreachable replica of the partition, in the order of the walk. None of
+    /// them is in either list of the partition.
+    #[must_use]
+    pub fn fallbacks(&self, partition: u32) -> Vec<MemberIndex> {
+        let Some(placement) = self.placement(partition) else { return Vec::new() };
+        preference::fallbacks(&self.owners, partition, &placement.preference)
+            .filter(|&index| !placement.names(index))
+            .collect()
+    }
+}

@@ -1,0 +1,35 @@
+//! Conversions between messages and the types of `dynamo`.
+
+use crate::v1;
+use dynamo::moves::Report;
+use uuid::Uuid;
+
+/// A field of a message that cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FieldError {
+    /// Not a UUID of 16 bytes.
+    #[error("field {field} has {length} bytes; a UUID has 16")]
+    Uuid {
+        /// Name of the field.
+        field: &'static str,
+        /// Its length in bytes.
+        length: usize,
+    },
+}
+
+/// Reads a UUID field.
+///
+/// # Errors
+/// [`FieldError::Uuid`] when it is not 16 bytes long.
+pub fn uuid_from(field: &'static str, bytes: &[u8]) -> Result<Uuid, FieldError> {
+    Uuid::from_slice(bytes).map_err(|_| FieldError::Uuid { field, length: bytes.len() })
+}
+
+/// What a node's status says that the moves depend on.
+#[must_use]
+pub fn report(status: &v1::NodeStatus) -> Report {
+    Report {
+        epoch: status.epoch,
+        synced: status.synced.iter().map(|synced| (synced.partition, synced.since)).collect(),
+    }
+}
