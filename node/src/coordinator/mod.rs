@@ -1,0 +1,7 @@
+//! Carrying out reads and writes on the replicas of a key.
+
+mod api;
+
+pub use api::{
+    Causality, KeyValue, Overview, ReadOptions, RequestError, ScanPage, Write, WriteOptions, Written,
+};
