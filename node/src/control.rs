@@ -53,12 +53,10 @@ impl ControlApi for Control {
 /// What the node says of itself. Everything that speaks about the ring is of one epoch.
 fn status(parts: &Parts, coordinator: &Coordinator) -> NodeStatus {
     let installed = parts.ring.load();
-    let listed = installed.as_ref().map_or(0, |installed| {
-        installed.me.map_or(0, |me| installed.view.ring().listed(me))
-    });
-    let leftover = installed
-        .as_ref()
-        .map_or(0, |installed| crate::handoff::leftovers(installed, &parts.replica).len());
+    let listed =
+        installed.as_ref().map_or(0, |installed| installed.me.map_or(0, |me| installed.view.ring().listed(me)));
+    let leftover =
+        installed.as_ref().map_or(0, |installed| crate::handoff::leftovers(installed, &parts.replica).len());
     let pulls = parts.pulls.view();
     let (hints, hint_bytes) = parts.replica.hints.held();
     let stored = parts.replica.counters().sum(|_| true);

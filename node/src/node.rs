@@ -135,8 +135,7 @@ fn assemble(
     let ring = Arc::new(ring);
     let parts = replica::Parts { engine, committer, overlays, ring: ring.clone(), births, wall };
     let replica = Arc::new(Replica::open(parts, limits)?);
-    let peers =
-        Peers::new(ring.clone(), replica.clone(), connector, limits.clone(), background.child_token());
+    let peers = Peers::new(ring.clone(), replica.clone(), connector, limits.clone(), background.child_token());
     let pulls = Pulls::open(ring.clone(), replica.clone(), peers.clone(), limits)?;
     Ok(Arc::new(Parts { ring, replica, peers, pulls }))
 }

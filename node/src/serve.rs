@@ -88,8 +88,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Some(path) => tokio::fs::read(path).await.ok(),
         None => None,
     };
-    let identity =
-        Identity { cluster: arguments.cluster, incarnation: directory.incarnation(), name: arguments.name.clone() };
+    let identity = Identity {
+        cluster: arguments.cluster,
+        incarnation: directory.incarnation(),
+        name: arguments.name.clone(),
+    };
     let listeners = listen(&arguments).await?;
     tracing::info!(name = identity.name, incarnation = %identity.incarnation, "node starts");
     node::run(identity, limits, listeners, net::tcp_connector(), resources, ring, shutdown).await?;

@@ -75,9 +75,7 @@ fn from_failure(failure: Failure) -> RequestError {
     match failure::Code::try_from(failure.code) {
         Ok(failure::Code::Overloaded) => RequestError::Overloaded("a replica's queue is full"),
         Ok(failure::Code::Invalid) => RequestError::Invalid(failure.message),
-        Ok(failure::Code::Unavailable) => {
-            RequestError::Unavailable { got: 0, need: 1, missing: failure.message }
-        }
+        Ok(failure::Code::Unavailable) => RequestError::Unavailable { got: 0, need: 1, missing: failure.message },
         _ => RequestError::Storage(failure.message),
     }
 }

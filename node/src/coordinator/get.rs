@@ -75,12 +75,7 @@ impl Coordinator {
 }
 
 impl<'a> Asking<'a> {
-    fn new(
-        coordinator: &'a Coordinator,
-        installed: Arc<Installed>,
-        key: &'a Bytes,
-        options: ReadOptions,
-    ) -> Self {
+    fn new(coordinator: &'a Coordinator, installed: Arc<Installed>, key: &'a Bytes, options: ReadOptions) -> Self {
         let partition = installed.view.partition(installed.view.token(key));
         let quorums = installed.view.ring().quorums;
         let list =
@@ -89,8 +84,7 @@ impl<'a> Asking<'a> {
         let quorum = ReadQuorum::new(&list, r);
         let me = installed.me;
         let up = |&member: &MemberIndex| {
-            me == Some(member)
-                || coordinator.parts.peers.by_index(member).is_some_and(|peer| peer.is_up())
+            me == Some(member) || coordinator.parts.peers.by_index(member).is_some_and(|peer| peer.is_up())
         };
         // This node first, which costs no hop; then who can be reached; then the others, to be refused at once.
         let mut next: Vec<MemberIndex> = list;
@@ -201,7 +195,9 @@ impl<'a> Asking<'a> {
 
     /// Asks the next reachable fallback for what it holds in the place of a member.
     fn ask_fallback(&mut self, target: MemberIndex) {
-        let Some(incarnation) = self.installed.view.member(target).map(|member| member.incarnation) else { return };
+        let Some(incarnation) = self.installed.view.member(target).map(|member| member.incarnation) else {
+            return;
+        };
         while let Some(fallback) = self.fallbacks.pop_front() {
             if self.installed.me == Some(fallback) {
                 let token = self.installed.view.token(self.key);
@@ -237,8 +233,12 @@ impl<'a> Asking<'a> {
             merged = merged.merge(&decode(object.clone()).map_err(undecodable)?);
         }
         let encoded = merged.encode();
-        let behind =
-            self.answers.iter().filter(|(_, object)| *object != encoded).filter_map(|(member, _)| *member).collect();
+        let behind = self
+            .answers
+            .iter()
+            .filter(|(_, object)| *object != encoded)
+            .filter_map(|(member, _)| *member)
+            .collect();
         self.coordinator.repair(&self.installed, self.key, &encoded, behind);
         Ok(merged)
     }

@@ -11,9 +11,7 @@ mod replicate;
 mod scan;
 mod serve;
 
-pub use api::{
-    Causality, KeyValue, Overview, ReadOptions, RequestError, ScanPage, Write, WriteOptions, Written,
-};
+pub use api::{Causality, KeyValue, Overview, ReadOptions, RequestError, ScanPage, Write, WriteOptions, Written};
 
 use crate::config::Limits;
 use crate::peers::Peers;
@@ -65,10 +63,7 @@ impl Coordinator {
     }
 
     /// Bounds the time of a request.
-    async fn in_time<T>(
-        &self,
-        work: impl Future<Output = Result<T, RequestError>>,
-    ) -> Result<T, RequestError> {
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, RequestError>>) -> Result<T, RequestError> {
         let limit = self.parts.limits.request_timeout;
         tokio::time::timeout(limit, work).await.unwrap_or(Err(RequestError::TimedOut(limit)))
     }

@@ -35,7 +35,8 @@ impl Coordinator {
                 .scan(Space::Data, &range, items_max, PAGE_BYTES_MAX)
                 .map_err(|error| RequestError::Storage(error.to_string()))?;
             let next = page.items.last().filter(|_| page.more).map(|(key, _)| key.clone());
-            let items = page.items.into_iter().filter_map(|(key, object)| Some((split_storage_key(&key)?.1, object)));
+            let items =
+                page.items.into_iter().filter_map(|(key, object)| Some((split_storage_key(&key)?.1, object)));
             return Ok(ScanPage { items: decode_all(items)?, next });
         }
         let mut failures = Vec::new();

@@ -71,7 +71,8 @@ impl Supervisor {
         let waiting = self.step(wish, &statuses).await?;
         self.stop_nodes(wish, &statuses).await?;
         let status = self.status(wish, &statuses, waiting);
-        let ready = self.ring.is_some() && status.nodes.iter().take(wish).all(|node| node.answers && node.epoch > 0);
+        let ready =
+            self.ring.is_some() && status.nodes.iter().take(wish).all(|node| node.answers && node.epoch > 0);
         self.directory.set_status(&status)?;
         Ok(ready)
     }
@@ -103,11 +104,7 @@ impl Supervisor {
     }
 
     /// Publishes the next ring if there is one; else says what is waited for.
-    async fn step(
-        &mut self,
-        wish: usize,
-        statuses: &BTreeMap<usize, NodeStatus>,
-    ) -> anyhow::Result<Vec<String>> {
+    async fn step(&mut self, wish: usize, statuses: &BTreeMap<usize, NodeStatus>) -> anyhow::Result<Vec<String>> {
         let Some(wanted) = self.wish(wish, statuses)? else {
             return Ok(vec![String::from("nodes that have yet to answer")]);
         };
@@ -116,7 +113,9 @@ impl Supervisor {
             Some(ring) => {
                 let reports: Reports = statuses
                     .values()
-                    .filter_map(|status| Some((uuid_from("incarnation", &status.incarnation).ok()?, report(status))))
+                    .filter_map(|status| {
+                        Some((uuid_from("incarnation", &status.incarnation).ok()?, report(status)))
+                    })
                     .collect();
                 match moves::advance(ring, &wanted, &reports, self.pace)? {
                     Step::Publish(next, change) => {

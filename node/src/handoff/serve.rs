@@ -52,11 +52,7 @@ pub async fn page(ring: &RingState, replica: &Replica, request: PageRequest) -> 
 ///
 /// # Errors
 /// As [`page`]; `INVALID_ARGUMENT` for a fanout that is no power of two up to 1024.
-pub async fn digest(
-    ring: &RingState,
-    replica: &Replica,
-    request: DigestRequest,
-) -> Result<DigestReply, Status> {
+pub async fn digest(ring: &RingState, replica: &Replica, request: DigestRequest) -> Result<DigestReply, Status> {
     check(ring, &request.cluster, &request.incarnation, request.epoch).await?;
     if !request.fanout.is_power_of_two() || request.fanout > FANOUT_MAX {
         return Err(Status::invalid_argument(format!("a fanout of {} is not supported", request.fanout)));
@@ -67,10 +63,7 @@ pub async fn digest(
     let digests = local_digests(replica, &buckets).await.map_err(|error| internal(&error))?;
     let buckets = digests
         .into_iter()
-        .map(|digest| BucketDigest {
-            count: digest.count,
-            sum: Bytes::copy_from_slice(&digest.sum.to_le_bytes()),
-        })
+        .map(|digest| BucketDigest { count: digest.count, sum: Bytes::copy_from_slice(&digest.sum.to_le_bytes()) })
         .collect();
     Ok(DigestReply { buckets, epoch: ring.epoch() })
 }

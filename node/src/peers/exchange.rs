@@ -69,12 +69,8 @@ impl<H: RequestHandler> PeerApi for PeerService<H> {
             incarnation: Bytes::copy_from_slice(self.ring.incarnation().as_bytes()),
         };
         let _ = replies.try_send(Frame { epoch: self.ring.epoch(), hello: Some(hello), ..Frame::default() });
-        let session = Session {
-            ring: self.ring.clone(),
-            peers: self.peers.clone(),
-            handler: self.handler.clone(),
-            replies,
-        };
+        let session =
+            Session { ring: self.ring.clone(), peers: self.peers.clone(), handler: self.handler.clone(), replies };
         tokio::spawn(session.run(incoming));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
     }

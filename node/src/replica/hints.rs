@@ -163,7 +163,11 @@ impl Hints {
     ///
     /// # Errors
     /// When the engine cannot be read.
-    pub fn page(&self, after: Option<Bytes>, items_max: usize) -> Result<(Vec<(Uuid, HeldHint)>, bool), EngineError> {
+    pub fn page(
+        &self,
+        after: Option<Bytes>,
+        items_max: usize,
+    ) -> Result<(Vec<(Uuid, HeldHint)>, bool), EngineError> {
         let range = ScanRange { after, ..ScanRange::everything() };
         let page = self.engine.scan(Space::Hints, &range, items_max, 1 << 20)?;
         let hints = page.items.into_iter().filter_map(|(key, object)| split_hint_key(key, object)).collect();
