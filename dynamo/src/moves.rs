@@ -9,10 +9,12 @@
 mod advance;
 mod membership;
 mod progress;
+mod proof;
 
 pub use advance::advance;
 pub use membership::create;
 pub use progress::{Progress, progress};
+pub use proof::{Certificate, NotYet, may_go};
 
 use crate::claim::ClaimError;
 use crate::ring::{Quorums, Ring};

@@ -215,8 +215,8 @@ impl Waiting {
             .acknowledging
             .into_iter()
             .map(|(index, epoch)| Reason::Acknowledging { member: name(index), epoch });
-        let unreachable = (self.unreachable > 0)
-            .then_some(Reason::OldListsUnreachable { partitions: self.unreachable });
+        let unreachable =
+            (self.unreachable > 0).then_some(Reason::OldListsUnreachable { partitions: self.unreachable });
         copying.chain(acknowledging).chain(unreachable).collect()
     }
 }

@@ -21,15 +21,8 @@ pub fn create(cluster: Uuid, hash_key: HashKey, wish: &Wish) -> Result<Ring, Mov
         let index = MemberIndex(u16::try_from(index).map_err(|_| MoveError::NoIndex)?);
         members.push(member(index, wanted, MemberState::Active));
     }
-    let mut ring = Ring {
-        cluster,
-        epoch: 1,
-        quorums: wish.quorums,
-        hash_key,
-        members,
-        partitions: Vec::new(),
-        target: None,
-    };
+    let mut ring =
+        Ring { cluster, epoch: 1, quorums: wish.quorums, hash_key, members, partitions: Vec::new(), target: None };
     let none = vec![None; wish.partitions.get() as usize];
     let n = usize::from(wish.quorums.n);
     let claim = claim::claim(&none, wish.partitions, &candidates(&ring), n)?;

@@ -1,0 +1,63 @@
+//! What a node is told when it starts.
+
+use std::time::Duration;
+
+/// Bounds of everything that could grow. Every queue, buffer and request of a node is under one of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest key, in bytes.
+    pub key_bytes_max: usize,
+    /// Longest value, in bytes.
+    pub value_bytes_max: usize,
+    /// Most concurrent values of one key.
+    pub siblings_max: usize,
+    /// Most client connections of the RESP port.
+    pub connections_max: usize,
+    /// Most bytes of requests read and not yet answered, for one RESP connection.
+    pub connection_request_bytes_max: usize,
+    /// Most bytes of replies not yet taken by one RESP connection's client.
+    pub connection_reply_bytes_max: usize,
+    /// Most arguments of one RESP command.
+    pub command_arguments_max: usize,
+    /// Most bytes of writes waiting for the committer.
+    pub commit_queue_bytes_max: usize,
+    /// Most bytes queued for one peer.
+    pub peer_queue_bytes_max: usize,
+    /// Most requests queued for or unanswered by one peer.
+    pub peer_requests_max: usize,
+    /// Most bytes of hints held for other members.
+    pub hint_bytes_max: u64,
+    /// Writes are refused when the disk has less than this left, in bytes.
+    pub disk_reserve_bytes: u64,
+    /// Partitions copied to this node at once.
+    pub parallel_pulls_max: usize,
+    /// Bytes a second copied to this node by moves; `None`: as fast as it goes.
+    pub transfer_bytes_per_second_max: Option<u64>,
+    /// How long a client's request may take before it is answered with an error.
+    pub request_timeout: Duration,
+    /// How long one replica may take before another is asked in its place.
+    pub replica_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            key_bytes_max: 64 << 10,
+            value_bytes_max: 8 << 20,
+            siblings_max: 100,
+            connections_max: 10_000,
+            connection_request_bytes_max: 32 << 20,
+            connection_reply_bytes_max: 32 << 20,
+            command_arguments_max: 1 << 20,
+            commit_queue_bytes_max: 64 << 20,
+            peer_queue_bytes_max: 64 << 20,
+            peer_requests_max: 64 << 10,
+            hint_bytes_max: 1 << 30,
+            disk_reserve_bytes: 64 << 20,
+            parallel_pulls_max: 16,
+            transfer_bytes_per_second_max: None,
+            request_timeout: Duration::from_secs(5),
+            replica_timeout: Duration::from_secs(1),
+        }
+    }
+}

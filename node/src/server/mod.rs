@@ -1,0 +1,1 @@
+//! What clients and people connect to: RESP, gRPC and HTTP.
