@@ -152,3 +152,15 @@ pub fn is_settled(cluster: &KeyValueCluster, replicas: i32) -> bool {
         && status.rebalance.is_none()
         && status.ring.as_ref().is_some_and(|ring| ring.members == replicas)
 }
+
+/// A program of this workspace, built in the same profile as the test that asks.
+///
+/// # Errors
+/// When it has not been built.
+pub fn sibling_binary(name: &str) -> anyhow::Result<std::path::PathBuf> {
+    let exe = std::env::current_exe()?;
+    let profile = exe.parent().and_then(|deps| deps.parent()).context("an odd place for a test")?;
+    let path = profile.join(name);
+    ensure!(path.exists(), "{} is not built: cargo build -p {name}", path.display());
+    Ok(path)
+}

@@ -27,10 +27,22 @@ remove_log_links() {
   return 0
 }
 
+# The shims of containers listen outside of containerd's own folder; beside each
+# container is the address of its shim.
+remove_shim_sockets() {
+  local note socket
+  for note in "$run"/node-*/containerd/state/io.containerd.runtime.v2.task/k8s.io/*/address; do
+    [[ -e $note ]] || continue
+    socket=$(<"$note")
+    rm -f "${socket#unix://}"
+  done
+}
+
 dismantle() {
   [[ $run == /*/* && $run != *[[:space:]]* ]] || die "refuses to remove ANNULUS_RUN_DIR=$run"
   end_processes
   remove_pod_networks
+  remove_shim_sockets
   remove_network
   unmount_all
   # Removing folders must never reach through a mount into something else.

@@ -130,8 +130,13 @@ start_kubelet() {
     --node-labels="topology.kubernetes.io/region=local,topology.kubernetes.io/zone=$(zone_of "$1")"
 }
 
+# Ready, and by the word of the kubelet that runs now: of one that was lost, the
+# API server keeps the last word for a while.
 node_ready() {
-  [[ $(kubectl get node "node-$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}') == True ]]
+  local status heard
+  read -r status heard < <(kubectl get node "node-$1" -o \
+    'jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.lastHeartbeatTime}{end}') || true
+  [[ $status == True && $(date -d "$heard" +%s) -ge $(stat -c %Y "$run/pids/kubelet-node-$1") ]]
 }
 
 # Power loss: everything of the node ends at once, its volumes stay.
