@@ -5,10 +5,11 @@
 # the rest at once, for nothing in this cluster is to be kept.
 end_processes() {
   local number kubelets=()
-  while read -r number; do kubelets+=("kubelet-node-$number"); done < <(made_nodes)
+  for number in $(made_nodes); do kubelets+=("kubelet-node-$number"); done
   stop TERM local-path-provisioner coredns kube-proxy "${kubelets[@]}"
   stop KILL kube-scheduler kube-controller-manager kube-apiserver etcd
   kill_cgroup
+  for number in $(made_nodes); do remove_shim_sockets "$number"; done
 }
 
 unmount_all() {
@@ -27,22 +28,10 @@ remove_log_links() {
   return 0
 }
 
-# The shims of containers listen outside of containerd's own folder; beside each
-# container is the address of its shim.
-remove_shim_sockets() {
-  local note socket
-  for note in "$run"/node-*/containerd/state/io.containerd.runtime.v2.task/k8s.io/*/address; do
-    [[ -e $note ]] || continue
-    socket=$(<"$note")
-    rm -f "${socket#unix://}"
-  done
-}
-
 dismantle() {
   [[ $run == /*/* && $run != *[[:space:]]* ]] || die "refuses to remove ANNULUS_RUN_DIR=$run"
   end_processes
   remove_pod_networks
-  remove_shim_sockets
   remove_network
   unmount_all
   # Removing folders must never reach through a mount into something else.

@@ -139,10 +139,23 @@ node_ready() {
   [[ $status == True && $(date -d "$heard" +%s) -ge $(stat -c %Y "$run/pids/kubelet-node-$1") ]]
 }
 
+# The shims of containers listen outside of containerd's own folder. Beside each
+# container is the address of its shim, until containerd starts again and finds
+# the container gone.
+remove_shim_sockets() {
+  local note socket
+  for note in "$run/node-$1"/containerd/state/io.containerd.runtime.v2.task/k8s.io/*/address; do
+    [[ -e $note ]] || continue
+    socket=$(<"$note")
+    rm -f "${socket#unix://}"
+  done
+}
+
 # Power loss: everything of the node ends at once, its volumes stay.
 crash_node() {
   kill_cgroup "daemons-node-$1"
   kill_cgroup "node-$1"
+  remove_shim_sockets "$1"
 }
 
 # The numbers of the nodes that were made, one a line.
