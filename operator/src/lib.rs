@@ -1,1 +1,8 @@
-//! The operator.
+//! The Annulus operator.
+#![forbid(unsafe_code)]
+
+pub mod build;
+pub mod crd;
+pub mod plan;
+pub mod quantity;
+pub mod validate;

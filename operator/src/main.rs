@@ -1,2 +1,2 @@
-//! Binary.
-fn main() {}
+//! The binary.
+fn main() -> anyhow::Result<()> { print!("{}", annulus_operator::crd::yaml()?); Ok(()) }
