@@ -13,6 +13,11 @@ pub use services::{client_service, nodes_service};
 pub use stateful_set::{PROVEN, REPLICAS, scaled, stateful_set};
 
 use crate::crd::KeyValueCluster;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
@@ -74,10 +79,62 @@ fn metadata(cluster: &KeyValueCluster, name: String) -> ObjectMeta {
     }
 }
 
+/// Every object that is built from the spec alone.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// Names each node.
+    pub nodes_service: Service,
+    /// For clients.
+    pub client_service: Service,
+    /// The disruption budget.
+    pub pod_disruption_budget: PodDisruptionBudget,
+    /// The policy, if wanted.
+    pub network_policy: Option<NetworkPolicy>,
+    /// Without replicas, which the planner decides.
+    pub stateful_set: StatefulSet,
+}
+
+impl Built {
+    /// What each object was built from, by kind and name.
+    #[must_use]
+    pub fn fingerprints(&self) -> BTreeMap<(&'static str, String), Option<String>> {
+        let Self { nodes_service, client_service, pod_disruption_budget, network_policy, stateful_set } = self;
+        let entry = |kind, name: String, annotations: &BTreeMap<String, String>| {
+            ((kind, name), annotations.get(BUILT_FROM).cloned())
+        };
+        [
+            entry("Service", nodes_service.name_any(), nodes_service.annotations()),
+            entry("Service", client_service.name_any(), client_service.annotations()),
+            entry("PodDisruptionBudget", pod_disruption_budget.name_any(), pod_disruption_budget.annotations()),
+            entry("StatefulSet", stateful_set.name_any(), stateful_set.annotations()),
+        ]
+        .into_iter()
+        .chain(network_policy.iter().map(|policy| entry("NetworkPolicy", policy.name_any(), policy.annotations())))
+        .collect()
+    }
+}
+
+/// Builds every object of a cluster but the ring's `ConfigMap`.
+#[must_use]
+pub fn build(cluster: &KeyValueCluster, defaults: &Defaults, claim_size: Option<&Quantity>) -> Built {
+    let mut built = Built {
+        nodes_service: nodes_service(cluster),
+        client_service: client_service(cluster),
+        pod_disruption_budget: pod_disruption_budget(cluster),
+        network_policy: network_policy(cluster, defaults),
+        stateful_set: stateful_set(cluster, defaults, claim_size),
+    };
+    sign(&mut built.nodes_service);
+    sign(&mut built.client_service);
+    sign(&mut built.pod_disruption_budget);
+    built.network_policy.iter_mut().for_each(sign);
+    sign(&mut built.stateful_set);
+    built
+}
+
 /// A short text that differs when what was built differs. It is stable between runs of one version of the operator,
 /// and another version only writes its objects once more.
-#[must_use]
-pub fn fingerprint<T: Serialize>(built: &T) -> String {
+fn fingerprint<T: Serialize>(built: &T) -> String {
     let text = serde_json::to_string(built).unwrap_or_default();
     let mut hasher = std::collections::hash_map::DefaultHasher::new();
     text.hash(&mut hasher);
@@ -85,7 +142,7 @@ pub fn fingerprint<T: Serialize>(built: &T) -> String {
 }
 
 /// Notes in an object from what it was built.
-pub fn sign<T: Serialize + ResourceExt>(built: &mut T) {
+fn sign<T: Serialize + ResourceExt>(built: &mut T) {
     let fingerprint = fingerprint(built);
     built.annotations_mut().insert(BUILT_FROM.to_owned(), fingerprint);
 }

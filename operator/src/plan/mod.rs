@@ -152,8 +152,10 @@ fn decide(
 ) -> Option<Action> {
     let workload = match (&observed.workload, observed.objects) {
         (Some(workload), Objects::Current) => workload,
-        (Some(Workload { replicas, proven, .. }), Objects::Differ) => {
-            return Some(Action::ApplyObjects { replicas: *replicas, proven: proven.clone() });
+        (Some(workload), Objects::Differ) => {
+            // Raising is always safe, so a number that somebody else lowered is put back in passing.
+            let replicas = workload.replicas_written.map_or(workload.replicas, |w| w.max(workload.replicas));
+            return Some(Action::ApplyObjects { replicas, proven: workload.proven.clone() });
         }
         (None, _) => {
             let replicas = workload::needed(desired, observed.ring(), &BTreeSet::new());

@@ -30,6 +30,8 @@ pub(super) fn ring<'a>(
             Some((from, held)) if held.epoch > ring.epoch => {
                 Recovery::Act(Action::RestoreRing { ring: Box::new(held.clone()), from: from.to_owned() })
             }
+            // An older ring was put in the place of a newer one, as by a restored backup.
+            _ if ring.epoch < observed.known_epoch => restore(observed, "its ConfigMap", ring, waiting),
             _ => Recovery::Known(ring),
         };
     }
