@@ -67,7 +67,7 @@ impl Nodes {
             .iter()
             .map(|(incarnation, ring)| {
                 let synced = self.synced.get(incarnation).cloned().unwrap_or_default();
-                (*incarnation, Report { epoch: ring.epoch, synced })
+                (*incarnation, Report { epoch: ring.epoch, synced, ..Report::default() })
             })
             .collect()
     }
@@ -82,6 +82,16 @@ impl Nodes {
     fn advance(&self, ring: &Ring, wish: &Wish) -> Step {
         moves::advance(ring, wish, &self.reports(), Pace::default()).unwrap()
     }
+}
+
+/// The documents until moves have begun: one that names the members, one that starts to move.
+fn begun(ring: &Ring, wish: &Wish) -> (Ring, Nodes) {
+    let mut nodes = Nodes::default();
+    nodes.everyone_follows(ring);
+    let named = published(nodes.advance(ring, wish));
+    assert!(named.partitions.iter().all(|placement| placement.also.is_none()), "nobody has met the joining members");
+    nodes.everyone_follows(&named);
+    (published(nodes.advance(&named, wish)), nodes)
 }
 
 fn published(step: Step) -> Ring {
@@ -156,9 +166,7 @@ fn no_more_partitions_move_at_once_than_allowed() {
 #[test]
 fn a_move_waits_for_its_new_holder_and_names_it() {
     let ring = new_ring(3);
-    let mut nodes = Nodes::default();
-    nodes.everyone_follows(&ring);
-    let ring = published(nodes.advance(&ring, &wish(0..4)));
+    let (ring, mut nodes) = begun(&ring, &wish(0..4));
     for member in &ring.members {
         nodes.install(member.incarnation, &ring);
     }
@@ -171,13 +179,25 @@ fn a_move_waits_for_its_new_holder_and_names_it() {
 }
 
 #[test]
-fn an_old_list_retires_only_when_every_member_that_answers_knows() {
-    let mut ring = new_ring(3);
+fn nothing_moves_to_a_member_that_another_cannot_reach() {
+    let ring = new_ring(3);
     let mut nodes = Nodes::default();
-    for _begin_then_flip in 0..2 {
-        nodes.everyone_follows(&ring);
-        ring = published(nodes.advance(&ring, &wish(0..4)));
-    }
+    nodes.everyone_follows(&ring);
+    let named = published(nodes.advance(&ring, &wish(0..4)));
+    nodes.everyone_follows(&named);
+    let mut reports = nodes.reports();
+    reports.get_mut(&incarnation(1)).unwrap().unreachable.insert(incarnation(3));
+    let step = moves::advance(&named, &wish(0..4), &reports, Pace::default()).unwrap();
+    let Step::Wait(reasons) = step else { panic!("{step:?}") };
+    let [Reason::Connecting { member, .. }] = reasons.as_slice() else { panic!("{reasons:?}") };
+    assert_eq!(member, "node-3");
+}
+
+#[test]
+fn an_old_list_retires_only_when_every_member_that_answers_knows() {
+    let (filling, mut nodes) = begun(&new_ring(3), &wish(0..4));
+    nodes.everyone_follows(&filling);
+    let ring = published(nodes.advance(&filling, &wish(0..4)));
     assert!(ring.partitions.iter().any(|p| p.also.as_ref().is_some_and(|also| also.phase == Phase::Retiring)));
     for number in 1..4 {
         nodes.install(incarnation(number), &ring);
@@ -197,9 +217,7 @@ fn an_old_list_retires_only_when_every_member_that_answers_knows() {
 #[test]
 fn a_change_of_mind_while_filling_moves_nothing_further() {
     let before = new_ring(3);
-    let mut nodes = Nodes::default();
-    nodes.everyone_follows(&before);
-    let filling = published(nodes.advance(&before, &wish(0..5)));
+    let (filling, mut nodes) = begun(&before, &wish(0..5));
     nodes.everyone_follows(&filling);
     let Step::Publish(back, change) = nodes.advance(&filling, &wish(0..3)) else { panic!("it is called off") };
     assert!(change.turned > 0 && change.begun == 0 && change.flipped == 0, "{change:?}");
@@ -251,8 +269,13 @@ fn only_the_nodes_own_word_at_the_current_epoch_is_proof() {
 fn a_document_of_1024_partitions_stays_under_64_kib() {
     let wanted = |members| Wish { partitions: PartitionCount::new(1024).unwrap(), ..wish(0..members) };
     let ring = moves::create(Uuid::from_u128(7), HashKey([1; 16]), &wanted(5)).unwrap();
+    let mut nodes = Nodes::default();
+    nodes.everyone_follows(&ring);
+    let named = published(nodes.advance(&ring, &wanted(7)));
+    nodes.everyone_follows(&named);
     let pace = Pace { parallel_moves: 1024 };
-    let moving = published(moves::advance(&ring, &wanted(7), &Reports::new(), pace).unwrap());
+    let moving = published(moves::advance(&named, &wanted(7), &nodes.reports(), pace).unwrap());
+    assert!(moves::progress(&moving).filling > 600);
     let (settled, moving) = (to_json(&ring).len(), to_json(&moving).len());
     println!("Q = 1024, n = 3: {settled} bytes with 5 members, {moving} bytes while all moves to 7");
     assert!(settled < 64 << 10 && moving < 64 << 10);

@@ -13,11 +13,15 @@ use crate::storage::{Births, Committer, Engine, EngineError, Space, StorageError
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// How long connections have to finish what they are at when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// How long a node that has just started waits for others before it takes clients without them.
+const COMPANY_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What a node is told about itself.
 #[derive(Clone, Debug)]
@@ -66,6 +70,8 @@ pub struct Parts {
     pub peers: Arc<Peers>,
     /// Moves into this node.
     pub pulls: Arc<Pulls>,
+    /// When the node started.
+    pub started: Instant,
 }
 
 /// Why a node could not start or had to end.
@@ -137,7 +143,7 @@ fn assemble(
     let replica = Arc::new(Replica::open(parts, limits)?);
     let peers = Peers::new(ring.clone(), replica.clone(), connector, limits.clone(), background.child_token());
     let pulls = Pulls::open(ring.clone(), replica.clone(), peers.clone(), limits)?;
-    Ok(Arc::new(Parts { ring, replica, peers, pulls }))
+    Ok(Arc::new(Parts { ring, replica, peers, pulls, started: Instant::now() }))
 }
 
 fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) -> Coordinator {
@@ -156,7 +162,7 @@ fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) ->
 }
 
 fn start_background(parts: &Arc<Parts>, stop: &CancellationToken) -> JoinSet<()> {
-    let Parts { ring, replica, peers, pulls } = parts.as_ref();
+    let Parts { ring, replica, peers, pulls, .. } = parts.as_ref();
     let mut tasks = JoinSet::new();
     tasks.spawn(peers.clone().follow_ring());
     tasks.spawn(pulls.clone().run(stop.clone()));
@@ -201,7 +207,7 @@ async fn serve(
         async move { done.cancelled().await }
     }));
     let web = tokio::spawn(server::http::serve(http, coordinator.clone(), metrics.clone(), clients_done.clone()));
-    let rpc = tokio::spawn(server::grpc::serve(grpc, coordinator.clone(), shutdown.clone()));
+    let rpc = tokio::spawn(server::grpc::serve(grpc, coordinator.clone(), metrics.clone(), shutdown.clone()));
     let clients = server::resp::serve(resp, coordinator.clone(), metrics, shutdown.clone());
     let result = tokio::select! {
         () = clients => Ok(()),
@@ -220,6 +226,13 @@ async fn drain(mut tasks: JoinSet<()>) {
     let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
 }
 
+/// A node that has just started is sent no clients before it has met half of the others, or given up waiting for them.
+fn has_company(parts: &Parts) -> bool {
+    let peers = parts.peers.all();
+    let met = peers.iter().filter(|peer| peer.is_up()).count();
+    met * 2 >= peers.len() || parts.started.elapsed() > COMPANY_WAIT_MAX
+}
+
 fn overview(parts: &Parts, name: &str) -> Overview {
     let installed = parts.ring.load();
     let stored = parts.replica.counters().sum(|_| true);
@@ -236,7 +249,7 @@ fn overview(parts: &Parts, name: &str) -> Overview {
         hint_bytes,
         copying_partitions: u32::try_from(pulls.copying).unwrap_or(u32::MAX),
         moved_bytes: pulls.moved_since_start,
-        ready: installed.is_some_and(|installed| installed.me.is_some()),
+        ready: installed.is_some_and(|installed| installed.me.is_some()) && has_company(parts),
         unreachable: parts
             .peers
             .all()

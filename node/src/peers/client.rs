@@ -25,6 +25,8 @@ pub const HEARTBEAT: Duration = Duration::from_millis(250);
 /// A peer silent for this long is taken for unreachable: four heartbeats.
 const SILENCE_MAX: Duration = Duration::from_millis(1000);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
+/// A peer that was never reached is waited for this long: it or this node has only just come.
+const FIRST_CONTACT_MAX: Duration = Duration::from_secs(2);
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 /// Requests that go into one frame at most.
@@ -66,6 +68,9 @@ pub struct Peer {
     bulk: tokio::sync::Mutex<Option<Channel>>,
     up: AtomicBool,
     came_up: Notify,
+    /// Until when a first contact is waited for.
+    first_contact_until: Instant,
+    ever_up: AtomicBool,
     closed: CancellationToken,
 }
 
@@ -85,6 +90,8 @@ impl Peer {
             bulk: tokio::sync::Mutex::default(),
             up: AtomicBool::new(false),
             came_up: Notify::new(),
+            first_contact_until: Instant::now() + FIRST_CONTACT_MAX,
+            ever_up: AtomicBool::new(false),
             closed,
         })
     }
@@ -119,9 +126,19 @@ impl Peer {
         self.pending.len()
     }
 
-    /// Waits for the next time that the peer becomes reachable.
-    pub async fn comes_up(&self) {
-        self.came_up.notified().await;
+    /// Whether the peer is reachable, or becomes so while its first contact is still to be expected.
+    async fn meets(&self) -> bool {
+        loop {
+            let came_up = self.came_up.notified();
+            if self.is_up() {
+                return true;
+            }
+            if self.ever_up.load(Ordering::Acquire)
+                || tokio::time::timeout_at(self.first_contact_until, came_up).await.is_err()
+            {
+                return self.is_up();
+            }
+        }
     }
 
     /// Sends a request, made by the ring of `epoch`, and waits for its answer, for ever if the peer keeps the stream alive without answering: put a
@@ -130,7 +147,7 @@ impl Peer {
     /// # Errors
     /// [`PeerError`], each saying whether the request may have been carried out.
     pub async fn request(&self, key: Bytes, epoch: u64, operation: Operation) -> Answer {
-        if !self.is_up() {
+        if !self.meets().await {
             return Err(PeerError::Down);
         }
         let request = Request { id: 0, key, epoch, operation: Some(operation) };
@@ -264,6 +281,7 @@ async fn session(
     while let Ok(request) = source.try_recv() {
         peer.sent(&request);
     }
+    peer.ever_up.store(true, Ordering::Release);
     peer.up.store(true, Ordering::Release);
     peer.came_up.notify_waiters();
     tracing::info!(peer = peer.name, "peer is reachable");

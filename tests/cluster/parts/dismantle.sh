@@ -5,10 +5,11 @@
 # the rest at once, for nothing in this cluster is to be kept.
 end_processes() {
   local number kubelets=()
-  while read -r number; do kubelets+=("kubelet-node-$number"); done < <(made_nodes)
+  for number in $(made_nodes); do kubelets+=("kubelet-node-$number"); done
   stop TERM local-path-provisioner coredns kube-proxy "${kubelets[@]}"
   stop KILL kube-scheduler kube-controller-manager kube-apiserver etcd
   kill_cgroup
+  for number in $(made_nodes); do remove_shim_sockets "$number"; done
 }
 
 unmount_all() {

@@ -23,17 +23,18 @@ EOF
 
 add_node_address() { in_netns ip addr replace "$node_network.$1/24" dev eth0; }
 
-# CNI keeps what it did in /var/lib/cni until a pod is taken down in order.
-# Its networks are named after the cluster, so what an abrupt end leaves is found.
+# CNI keeps what it did in /var/lib/cni until a pod is taken down in order. A
+# record is NETWORK-POD-DEVICE, and the network is named after the cluster, so
+# what an abrupt end leaves is found.
 remove_pod_networks() {
-  local record path
+  local record pod pod_netns
   for record in /var/lib/cni/results/"$cgroup"-*; do
     [[ -e $record ]] || continue
-    path=$(grep -o '"netns":"[^"]*"' "$record" | cut -d'"' -f4)
-    if [[ $path =~ /netns/(cni-[0-9a-f-]+)$ && -e /var/run/netns/${BASH_REMATCH[1]} ]]; then
-      ip netns delete "${BASH_REMATCH[1]}" || true
-    fi
-    rm -f "$record"
+    pod=${record%-*}
+    pod=${pod##*-}
+    pod_netns=$(grep -o '/netns/cni-[0-9a-f-]*' "$record" | head -n 1) || true
+    [[ ! -e /var/run$pod_netns || -z $pod_netns ]] || ip netns delete "${pod_netns#/netns/}"
+    rm -f "$record" /var/lib/cni/results/cni-loopback-"$pod"-lo
   done
 }
 

@@ -130,14 +130,32 @@ start_kubelet() {
     --node-labels="topology.kubernetes.io/region=local,topology.kubernetes.io/zone=$(zone_of "$1")"
 }
 
+# Ready, and by the word of the kubelet that runs now: of one that was lost, the
+# API server keeps the last word for a while.
 node_ready() {
-  [[ $(kubectl get node "node-$1" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}') == True ]]
+  local status heard
+  read -r status heard < <(kubectl get node "node-$1" -o \
+    'jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.lastHeartbeatTime}{end}') || true
+  [[ $status == True && $(date -d "$heard" +%s) -ge $(stat -c %Y "$run/pids/kubelet-node-$1") ]]
+}
+
+# The shims of containers listen outside of containerd's own folder. Beside each
+# container is the address of its shim, until containerd starts again and finds
+# the container gone.
+remove_shim_sockets() {
+  local note socket
+  for note in "$run/node-$1"/containerd/state/io.containerd.runtime.v2.task/k8s.io/*/address; do
+    [[ -e $note ]] || continue
+    socket=$(<"$note")
+    rm -f "${socket#unix://}"
+  done
 }
 
 # Power loss: everything of the node ends at once, its volumes stay.
 crash_node() {
   kill_cgroup "daemons-node-$1"
   kill_cgroup "node-$1"
+  remove_shim_sockets "$1"
 }
 
 # The numbers of the nodes that were made, one a line.
