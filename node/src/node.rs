@@ -8,9 +8,8 @@ use crate::net::{Connector, Incoming};
 use crate::peers::{PeerService, Peers};
 use crate::replica::{self, Overlay, Overlays, Replica, WallClock};
 use crate::ring_state::RingState;
-use crate::server::{self, metrics::FrontMetrics};
+use crate::server;
 use crate::storage::{Births, Committer, Engine, EngineError, Space, StorageError};
-use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -195,38 +194,31 @@ async fn serve(
     shutdown: &CancellationToken,
 ) -> Result<(), NodeError> {
     let Listeners { resp, grpc, peer, http } = listeners;
-    let mut registry = Registry::with_prefix("annulus");
-    let metrics = FrontMetrics::register(&mut registry);
-    // Peers, and whoever looks on, are served until the last client is: this node's own requests may need them.
+    let metrics = server::Metrics::new(coordinator.clone());
     let clients_done = CancellationToken::new();
-    let peers = peer_router(parts, coordinator)
-        .serve_with_incoming_shutdown(peer, clients_done.clone().cancelled_owned());
-    let mut peers = tokio::spawn(peers);
-    let web = server::http::serve(http, coordinator.clone(), Arc::new(registry), clients_done.clone());
-    let web = tokio::spawn(web);
-    let router = server::grpc::router(coordinator.clone(), metrics.clone())
-        .map_err(|error| NodeError::Server("gRPC", error.to_string()))?;
-    let rpc = tokio::spawn(router.serve_with_incoming_shutdown(grpc, shutdown.clone().cancelled_owned()));
-    let options = server::resp::Options { drain_timeout: DRAIN_MAX, ..Default::default() };
-    let clients = server::resp::serve(resp, coordinator.clone(), metrics, options, shutdown.clone());
-    let result = tokio::select! {
-        () = clients => Ok(()),
-        ended = &mut peers => Err(NodeError::Server("peer", format!("{ended:?}"))),
-    };
-    shutdown.cancel();
-    let _ = tokio::time::timeout(DRAIN_MAX, rpc).await;
-    clients_done.cancel();
-    let _ = tokio::time::timeout(Duration::from_secs(1), web).await;
-    result
-}
-
-fn peer_router(parts: &Arc<Parts>, coordinator: &Coordinator) -> tonic::transport::server::Router {
     let handler = Arc::new(coordinator.clone());
-    tonic::transport::Server::builder()
+    let peer_router = tonic::transport::Server::builder()
         .initial_stream_window_size(Some(4 << 20))
         .initial_connection_window_size(Some(16 << 20))
         .add_service(PeerService::server(parts.ring.clone(), parts.peers.clone(), handler))
-        .add_service(Control::server(parts.clone(), coordinator.clone()))
+        .add_service(Control::server(parts.clone(), coordinator.clone()));
+    let peers = tokio::spawn(peer_router.serve_with_incoming_shutdown(peer, {
+        let done = clients_done.clone();
+        async move { done.cancelled().await }
+    }));
+    let web = tokio::spawn(server::http::serve(http, coordinator.clone(), metrics.clone(), clients_done.clone()));
+    let rpc = tokio::spawn(server::grpc::serve(grpc, coordinator.clone(), metrics.clone(), shutdown.clone()));
+    let clients = server::resp::serve(resp, coordinator.clone(), metrics, shutdown.clone());
+    let result = tokio::select! {
+        () = clients => Ok(()),
+        ended = peers => Err(NodeError::Server("peer", format!("{ended:?}"))),
+    };
+    shutdown.cancel();
+    let _ = tokio::time::timeout(DRAIN_MAX, rpc).await;
+    // Peers are served until the last client is: this node's own requests may need them to answer.
+    clients_done.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(1), web).await;
+    result
 }
 
 async fn drain(mut tasks: JoinSet<()>) {

@@ -7,15 +7,18 @@ mod health;
 mod service;
 mod status;
 
-use super::metrics::FrontMetrics;
+use super::metrics::Metrics;
 use crate::coordinator::KeyValue;
 use annulus_proto::DESCRIPTORS;
 use annulus_proto::v1::key_value_server::KeyValueServer;
-use std::sync::Arc;
+use futures::Stream;
+use std::io;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::Router;
+use tonic::transport::server::Connected;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Error as ReflectionError;
 
@@ -33,13 +36,13 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When the descriptors built into the binary cannot be read.
-pub fn routes<K: KeyValue>(store: K, metrics: Arc<FrontMetrics>) -> Result<Routes, ReflectionError> {
+pub fn routes<K: KeyValue>(store: K, metrics: &Metrics) -> Result<Routes, ReflectionError> {
     let limits = store.limits();
     // What is read may hold siblings_max values; what is written, one. A batch of requests shares the room of a connection.
     let received_max = limits.connection_request_bytes_max.max(limits.value_bytes_max + MESSAGE_SLACK_BYTES);
     let sent_max = limits.connection_reply_bytes_max.max(limits.value_bytes_max + MESSAGE_SLACK_BYTES);
     let health = HealthServer::new(health::Health::new(store.clone()));
-    let service = KeyValueServer::new(service::Service::new(store, metrics))
+    let service = KeyValueServer::new(service::Service::new(store, metrics.front.clone()))
         .max_decoding_message_size(received_max)
         .max_encoding_message_size(sent_max);
     let descriptors = || {
@@ -55,15 +58,36 @@ pub fn routes<K: KeyValue>(store: K, metrics: Arc<FrontMetrics>) -> Result<Route
         .add_service(descriptors().build_v1alpha()?))
 }
 
-/// The services with the transport's bounds, for `serve_with_incoming_shutdown`.
+/// Serves the services on every connection that comes in, until `shutdown` is cancelled; requests under way are answered.
 ///
 /// # Errors
-/// As [`routes`].
-pub fn router<K: KeyValue>(store: K, metrics: Arc<FrontMetrics>) -> Result<Router, ReflectionError> {
-    let routes = routes(store, metrics)?;
-    Ok(Server::builder()
+/// When the descriptors cannot be read, before anything is served, or when the transport fails.
+pub async fn serve<K, I, IO>(
+    incoming: I,
+    store: K,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> Result<(), GrpcError>
+where
+    K: KeyValue,
+    I: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
+{
+    let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_adaptive_window(Some(true))
-        .add_routes(routes))
+        .add_routes(routes(store, &metrics)?);
+    Ok(server.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await?)
+}
+
+/// Why the gRPC front end could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum GrpcError {
+    /// The descriptors built into the binary cannot be read.
+    #[error("service descriptors: {0}")]
+    Descriptors(#[from] ReflectionError),
+    /// The transport failed.
+    #[error("gRPC transport: {0}")]
+    Transport(#[from] tonic::transport::Error),
 }

@@ -2,6 +2,7 @@
 
 mod ring_page;
 
+use super::metrics::Metrics;
 use crate::coordinator::KeyValue;
 use axum::Router;
 use axum::extract::State;
@@ -10,10 +11,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::serve::Listener;
 use futures::{Stream, StreamExt};
-use prometheus_client::encoding::text;
-use prometheus_client::registry::Registry;
 use std::io;
-use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -23,27 +21,20 @@ const PAGE_POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
 
 /// Serves HTTP on every connection that comes in, until `shutdown` is cancelled; requests under way are answered.
-///
-/// # Errors
-/// None that is known of: broken connections are dropped. The signature is that of `axum::serve`.
-pub async fn serve<K, I, IO>(
-    incoming: I,
-    store: K,
-    registry: Arc<Registry>,
-    shutdown: CancellationToken,
-) -> io::Result<()>
+pub async fn serve<K, I, IO>(incoming: I, store: K, metrics: Metrics, shutdown: CancellationToken)
 where
     K: KeyValue,
     I: Stream<Item = io::Result<IO>> + Send + Unpin + 'static,
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let served = axum::serve(Incoming(incoming), router(store, registry));
-    served.with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let served = axum::serve(Incoming(incoming), router(store, metrics));
+    // Its errors are those of `accept`, which has none.
+    let _ = served.with_graceful_shutdown(shutdown.cancelled_owned()).await;
 }
 
 /// `/metrics`, `/healthz`, `/readyz`, `/ui` and `/ui/ring.json`.
-pub fn router<K: KeyValue>(store: K, registry: Arc<Registry>) -> Router {
-    let metrics = move || std::future::ready(metrics(&registry));
+pub fn router<K: KeyValue>(store: K, metrics: Metrics) -> Router {
+    let metrics = move || std::future::ready(metrics_text(&metrics));
     Router::new()
         .route("/", get(async || Redirect::temporary("/ui")))
         .route("/metrics", get(metrics))
@@ -54,10 +45,9 @@ pub fn router<K: KeyValue>(store: K, registry: Arc<Registry>) -> Router {
         .with_state(store)
 }
 
-fn metrics(registry: &Registry) -> Response {
-    let mut body = String::new();
-    match text::encode(&mut body, registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, METRICS_TYPE)], body).into_response(),
+fn metrics_text(metrics: &Metrics) -> Response {
+    match metrics.encode() {
+        Ok(body) => ([(header::CONTENT_TYPE, METRICS_TYPE)], body).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

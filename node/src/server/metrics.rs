@@ -3,6 +3,7 @@
 //! Counting one request is a handful of relaxed atomic additions, with no lock and no allocation, so that it can be done for
 //! every command.
 
+use crate::coordinator::KeyValue;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -18,9 +19,42 @@ use std::time::Duration;
 const BUCKET_MICROS: [u64; 14] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
 
+/// Everything that a node tells Prometheus: what its front ends count, and its overview.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    pub(super) front: Arc<FrontMetrics>,
+}
+
+impl Metrics {
+    /// Counters at zero, and gauges that ask the store whenever they are read.
+    #[must_use]
+    pub fn new<K: KeyValue>(store: K) -> Self {
+        Self::with_registry(store, Registry::default())
+    }
+
+    /// As [`new`](Self::new), beside what is in the registry already.
+    #[must_use]
+    pub fn with_registry<K: KeyValue>(store: K, mut registry: Registry) -> Self {
+        let front = Arc::new(FrontMetrics::new());
+        registry.register_collector(Box::new(front.clone()));
+        registry.register_collector(Box::new(NodeGauges(store)));
+        Self { registry: Arc::new(registry), front }
+    }
+
+    /// The text that Prometheus reads.
+    ///
+    /// # Errors
+    /// None that is known of: writing to a string does not fail.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).map(|()| text)
+    }
+}
+
 /// Counters of the RESP and gRPC front ends.
 #[derive(Debug)]
-pub struct FrontMetrics {
+pub(super) struct FrontMetrics {
     resp: Vec<Operation>,
     grpc: Vec<Operation>,
     /// Commands that were refused before they ran: unknown, unsupported, wrong number of arguments, too large.
@@ -48,14 +82,6 @@ pub(super) struct Operation {
 }
 
 impl FrontMetrics {
-    /// Makes the counters and puts them into a registry.
-    #[must_use]
-    pub fn register(registry: &mut Registry) -> Arc<Self> {
-        let metrics = Arc::new(Self::new());
-        registry.register_collector(Box::new(metrics.clone()));
-        metrics
-    }
-
     fn new() -> Self {
         let resp = super::resp::command_names().map(Operation::new).collect();
         let grpc = super::grpc::METHODS.iter().copied().map(Operation::new).collect();
@@ -90,7 +116,8 @@ impl FrontMetrics {
         let resp = self.resp.iter().map(|operation| ("resp", operation));
         let all = resp.chain(self.grpc.iter().map(|operation| ("grpc", operation)));
         let counted = all.filter(|(_, operation)| operation.count() > 0);
-        counted.map(|(interface, operation)| ([("interface", interface), ("operation", operation.name)], operation))
+        counted
+            .map(|(interface, operation)| ([("interface", interface), ("operation", operation.name)], operation))
     }
 }
 
@@ -159,6 +186,39 @@ impl Collector for FrontMetrics {
     }
 }
 
+/// The store's own numbers, asked for at every reading.
+struct NodeGauges<K>(K);
+
+impl<K> fmt::Debug for NodeGauges<K> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("NodeGauges")
+    }
+}
+
+impl<K: KeyValue> Collector for NodeGauges<K> {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let overview = self.0.overview();
+        let gauges = [
+            ("annulus_ready", "Whether this node may be sent requests", u64::from(overview.ready)),
+            ("annulus_ring_epoch", "Epoch of the ring installed", overview.epoch),
+            ("annulus_keys", "Keys stored here, tombstones left out", overview.keys),
+            ("annulus_stored_bytes", "Bytes of keys and objects stored here", overview.bytes),
+            ("annulus_hints", "Hints held for other members", overview.hints),
+            ("annulus_hint_bytes", "Bytes of hints held for other members", overview.hint_bytes),
+            ("annulus_copying_partitions", "Partitions being copied here", overview.copying_partitions.into()),
+            ("annulus_moved_bytes", "Bytes received by moves since the start", overview.moved_bytes),
+            ("annulus_unreachable_members", "Members that cannot be reached", overview.unreachable.len() as u64),
+            ("annulus_disk_free_bytes", "Free bytes of the data's file system", overview.disk_bytes_free),
+            ("annulus_disk_total_bytes", "All bytes of the data's file system", overview.disk_bytes_total),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +226,8 @@ mod tests {
     #[test]
     fn what_is_counted_is_told() {
         let mut registry = Registry::default();
-        let metrics = FrontMetrics::register(&mut registry);
+        let metrics = Arc::new(FrontMetrics::new());
+        registry.register_collector(Box::new(metrics.clone()));
         let (get, _) = super::super::resp::command_names().enumerate().find(|(_, name)| *name == "get").unwrap();
         metrics.resp(get).unwrap().record(Duration::from_micros(70), false);
         metrics.resp(get).unwrap().record(Duration::from_secs(60), true);

@@ -4,3 +4,5 @@ pub mod grpc;
 pub mod http;
 pub mod metrics;
 pub mod resp;
+
+pub use metrics::Metrics;

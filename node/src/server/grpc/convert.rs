@@ -54,7 +54,10 @@ pub(super) fn scan_item(key: Bytes, object: &Object, now_ms: u64, keys_only: boo
 
 /// Tombstones and expired values are no siblings to a reader: the context stands for them.
 fn siblings(object: &Object, now_ms: u64, values: bool) -> Vec<Sibling> {
-    let live = object.siblings().map(|(_, sibling)| sibling).filter(|sibling| sibling.expires_at_ms.is_none_or(|at_ms| at_ms > now_ms));
+    let live = object
+        .siblings()
+        .map(|(_, sibling)| sibling)
+        .filter(|sibling| sibling.expires_at_ms.is_none_or(|at_ms| at_ms > now_ms));
     live.filter_map(|sibling| match &sibling.payload {
         Payload::Tombstone => None,
         Payload::Bytes(bytes) => Some(Sibling {

@@ -8,8 +8,8 @@ use annulus_proto::v1::key_value_server;
 use annulus_proto::v1::operation::Operation as AnyOperation;
 use annulus_proto::v1::operation_result::Result as AnyResult;
 use annulus_proto::v1::{
-    BatchRequest, BatchResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse, Operation, OperationError,
-    OperationResult, PutRequest, PutResponse, ScanRequest, ScanResponse,
+    BatchRequest, BatchResponse, DeleteRequest, DeleteResponse, GetRequest, GetResponse, Operation,
+    OperationError, OperationResult, PutRequest, PutResponse, ScanRequest, ScanResponse,
 };
 use futures::stream::{self, StreamExt};
 use std::sync::Arc;
@@ -70,7 +70,8 @@ impl<K: KeyValue> Service<K> {
 
     async fn batch(&self, request: BatchRequest) -> Result<BatchResponse, Status> {
         if request.operations.len() > BATCH_OPERATIONS_MAX {
-            let message = format!("{} operations in a batch; the limit is {BATCH_OPERATIONS_MAX}", request.operations.len());
+            let message =
+                format!("{} operations in a batch; the limit is {BATCH_OPERATIONS_MAX}", request.operations.len());
             return Err(Status::invalid_argument(message));
         }
         let operations = stream::iter(request.operations).map(|operation| self.one_of_batch(operation));

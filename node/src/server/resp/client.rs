@@ -40,24 +40,27 @@ pub(super) fn answer<K: KeyValue>(
         (b"reply", [mode]) => reply_mode(session, mode),
         (b"kill", [kind, id]) if kind.eq_ignore_ascii_case(b"id") => kill(server, id),
         (b"help", []) => Ok(help()),
-        (b"kill" | b"pause" | b"unpause" | b"tracking" | b"trackinginfo" | b"caching" | b"getredir" | b"unblock", _) => {
-            Err(CommandError::Unsupported {
-                what: format!("client {}", shown(arguments.get(1)).to_ascii_lowercase()),
-                reason: "is not offered: connections are known by their id alone, and keys are not tracked for clients",
-            })
-        }
-        (b"id" | b"info" | b"getname" | b"setname" | b"setinfo" | b"no-evict" | b"no-touch" | b"reply" | b"help", _) => {
-            Err(CommandError::subcommand_arity("client", &subcommand))
-        }
+        (
+            b"kill" | b"pause" | b"unpause" | b"tracking" | b"trackinginfo" | b"caching" | b"getredir"
+            | b"unblock",
+            _,
+        ) => Err(CommandError::Unsupported {
+            what: format!("client {}", shown(arguments.get(1)).to_ascii_lowercase()),
+            reason: "is not offered: connections are known by their id alone, and keys are not tracked for clients",
+        }),
+        (
+            b"id" | b"info" | b"getname" | b"setname" | b"setinfo" | b"no-evict" | b"no-touch" | b"reply"
+            | b"help",
+            _,
+        ) => Err(CommandError::subcommand_arity("client", &subcommand)),
         _ => Err(CommandError::UnknownSubcommand { subcommand: shown(arguments.get(1)), command: "CLIENT" }),
     }
 }
 
 /// A name that CLIENT LIST can tell.
 pub(super) fn checked_name(name: &Bytes) -> Result<String, CommandError> {
-    printable(name).ok_or(CommandError::Fixed(
-        "ERR Client names cannot contain spaces, newlines or special characters.",
-    ))
+    printable(name)
+        .ok_or(CommandError::Fixed("ERR Client names cannot contain spaces, newlines or special characters."))
 }
 
 fn printable(text: &Bytes) -> Option<String> {
@@ -74,7 +77,8 @@ fn list<K: KeyValue>(server: &Server<K>, filter: &[Bytes], now_ms: u64) -> Resul
             _ => return Err(CommandError::Fixed("ERR Unknown client type")),
         },
         [option, ids @ ..] if option.eq_ignore_ascii_case(b"id") && !ids.is_empty() => {
-            let ids: Option<Vec<u64>> = ids.iter().map(|id| integer(id).and_then(|id| u64::try_from(id).ok())).collect();
+            let ids: Option<Vec<u64>> =
+                ids.iter().map(|id| integer(id).and_then(|id| u64::try_from(id).ok())).collect();
             let ids = ids.ok_or(CommandError::Fixed("ERR Invalid client ID"))?;
             ids.into_iter().filter_map(|id| server.clients.find(id)).collect()
         }
@@ -89,8 +93,9 @@ fn line(client: &Client, now_ms: u64) -> String {
 }
 
 fn set_info(client: &Client, attribute: &Bytes, value: &Bytes) -> Result<Reply, CommandError> {
-    let value = printable(value)
-        .ok_or(CommandError::Fixed("ERR lib-name and lib-ver cannot contain spaces, newlines or special characters."))?;
+    let value = printable(value).ok_or(CommandError::Fixed(
+        "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.",
+    ))?;
     let mut names = client.names.lock();
     match attribute.to_ascii_lowercase().as_slice() {
         b"lib-name" => names.library = value,

@@ -32,15 +32,35 @@ pub(super) fn answer<K: KeyValue>(server: &Server<K>, arguments: &[Bytes]) -> Re
         (b"info", []) => Ok(Reply::Verbatim(state(server))),
         (b"myid", []) => Ok(Reply::Text(node_id(server.store.overview().incarnation))),
         (b"keyslot", [key]) => Ok(Reply::Integer(i64::from(slot(key)))),
-        (b"countkeysinslot" | b"getkeysinslot", [slot, ..]) if integer(slot).is_none() => Err(CommandError::NotInteger),
+        (b"countkeysinslot" | b"getkeysinslot", [slot, ..]) if integer(slot).is_none() => {
+            Err(CommandError::NotInteger)
+        }
         (b"slots" | b"shards" | b"nodes" | b"info" | b"myid" | b"keyslot", _) => {
             Err(CommandError::subcommand_arity("cluster", &subcommand))
         }
         (
-            b"addslots" | b"addslotsrange" | b"bumpepoch" | b"count-failure-reports" | b"countkeysinslot" | b"delslots"
-            | b"delslotsrange" | b"failover" | b"flushslots" | b"forget" | b"getkeysinslot" | b"links" | b"meet"
-            | b"myshardid" | b"replicas" | b"replicate" | b"reset" | b"saveconfig" | b"set-config-epoch" | b"setslot"
-            | b"slaves" | b"slot-stats",
+            b"addslots"
+            | b"addslotsrange"
+            | b"bumpepoch"
+            | b"count-failure-reports"
+            | b"countkeysinslot"
+            | b"delslots"
+            | b"delslotsrange"
+            | b"failover"
+            | b"flushslots"
+            | b"forget"
+            | b"getkeysinslot"
+            | b"links"
+            | b"meet"
+            | b"myshardid"
+            | b"replicas"
+            | b"replicate"
+            | b"reset"
+            | b"saveconfig"
+            | b"set-config-epoch"
+            | b"setslot"
+            | b"slaves"
+            | b"slot-stats",
             _,
         ) => Err(CommandError::Unsupported {
             what: format!("cluster {}", shown(arguments.get(1)).to_ascii_lowercase()),
@@ -80,9 +100,8 @@ struct SlotRange {
 
 fn ranges(view: &RingView, unreachable: &[String]) -> Vec<SlotRange> {
     let width = u32::from(SLOTS) / view.count().get();
-    let reachable = |index: &MemberIndex| {
-        view.member(*index).is_some_and(|member| !unreachable.contains(&member.name))
-    };
+    let reachable =
+        |index: &MemberIndex| view.member(*index).is_some_and(|member| !unreachable.contains(&member.name));
     let mut ranges: Vec<SlotRange> = Vec::new();
     for (partition, placement) in (0..).zip(&view.ring().partitions) {
         let mut members: Vec<MemberIndex> = placement.preference.iter().copied().filter(reachable).collect();
@@ -130,7 +149,8 @@ fn shards(view: &RingView, unreachable: &[String]) -> Reply {
         }
     }
     let shard = |(master, (slots, replicas)): (MemberIndex, (Vec<Reply>, Vec<MemberIndex>))| {
-        let members = [(master, "master")].into_iter().chain(replicas.into_iter().map(|replica| (replica, "replica")));
+        let members =
+            [(master, "master")].into_iter().chain(replicas.into_iter().map(|replica| (replica, "replica")));
         let nodes = members.filter_map(|(index, role)| Some(shard_node(view.member(index)?, role, unreachable)));
         Reply::Map(vec![
             (Reply::Word("slots"), Reply::Array(slots)),
@@ -171,8 +191,11 @@ fn nodes(view: &RingView, unreachable: &[String], myself: Uuid) -> String {
     for member in &view.ring().members {
         let (host, port) = host_and_port(&member.client_address);
         let myself = if member.incarnation == myself { "myself," } else { "" };
-        let (flags, link) =
-            if unreachable.contains(&member.name) { ("master,fail?", "disconnected") } else { ("master", "connected") };
+        let (flags, link) = if unreachable.contains(&member.name) {
+            ("master,fail?", "disconnected")
+        } else {
+            ("master", "connected")
+        };
         let slots = slots.get(&member.index).map_or("", String::as_str);
         let _ = writeln!(
             text,
@@ -206,7 +229,7 @@ fn node_id(incarnation: Uuid) -> String {
 }
 
 /// Host, without the brackets of an IPv6 address, and port; port 0 when there is none.
-fn host_and_port(address: &str) -> (&str, u16) {
+pub(super) fn host_and_port(address: &str) -> (&str, u16) {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     (host, port.parse().unwrap_or(0))

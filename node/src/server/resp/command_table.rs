@@ -6,10 +6,51 @@ use bytes::Bytes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the command of that name")]
 pub(super) enum Id {
-    Asking, Auth, Client, Cluster, Command, Config, Dbsize, Del, Echo, Exists, Expire, Expireat, Expiretime, Get,
-    Getex, Getrange, Getset, Hello, Info, Keys, Mget, Mset, Persist, Pexpire, Pexpireat, Pexpiretime, Ping, Psetex,
-    Pttl, Quit, Randomkey, Readonly, Readwrite, Reset, Scan, Select, Set, Setex, Strlen, Time, Touch, Ttl, Type,
-    Unlink, Wait,
+    Asking,
+    Auth,
+    Client,
+    Cluster,
+    Command,
+    Config,
+    Dbsize,
+    Del,
+    Echo,
+    Exists,
+    Expire,
+    Expireat,
+    Expiretime,
+    Get,
+    Getex,
+    Getrange,
+    Getset,
+    Hello,
+    Info,
+    Keys,
+    Mget,
+    Mset,
+    Persist,
+    Pexpire,
+    Pexpireat,
+    Pexpiretime,
+    Ping,
+    Psetex,
+    Pttl,
+    Quit,
+    Randomkey,
+    Readonly,
+    Readwrite,
+    Reset,
+    Scan,
+    Select,
+    Set,
+    Setex,
+    Strlen,
+    Time,
+    Touch,
+    Ttl,
+    Type,
+    Unlink,
+    Wait,
 }
 
 /// What a command does to keys: decides what may run beside it on one connection.
@@ -191,7 +232,10 @@ mod tests {
         let keys = |line: &str| {
             let arguments: Vec<Bytes> = line.split(' ').map(|word| Bytes::from(word.to_owned())).collect();
             let (_, spec) = Spec::find(&arguments[0]).unwrap();
-            spec.keys_of(&arguments).map(|key| String::from_utf8_lossy(key).into_owned()).collect::<Vec<_>>().join(" ")
+            spec.keys_of(&arguments)
+                .map(|key| String::from_utf8_lossy(key).into_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         assert_eq!(keys("mset a 1 b 2"), "a b");
         assert_eq!(keys("del a b c"), "a b c");

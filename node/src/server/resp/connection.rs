@@ -153,7 +153,9 @@ fn auth(arguments: &[Bytes]) -> CommandError {
 fn select(database: &Bytes) -> Result<Reply, CommandError> {
     match integer(database).ok_or(CommandError::NotInteger)? {
         0 => Ok(Reply::OK),
-        _ => Err(CommandError::Fixed("ERR DB index is out of range: there is database 0 only, as in Redis Cluster")),
+        _ => {
+            Err(CommandError::Fixed("ERR DB index is out of range: there is database 0 only, as in Redis Cluster"))
+        }
     }
 }
 
@@ -171,7 +173,8 @@ fn time(now_ms: u64) -> Reply {
 /// `WAIT replicas timeout`: a write was answered when w nodes had it durably, so besides the first there are w − 1.
 fn wait<K: KeyValue>(server: &Server<K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
     integer(&arguments[1]).ok_or(CommandError::NotInteger)?;
-    let timeout = integer(&arguments[2]).ok_or(CommandError::Fixed("ERR timeout is not an integer or out of range"))?;
+    let timeout =
+        integer(&arguments[2]).ok_or(CommandError::Fixed("ERR timeout is not an integer or out of range"))?;
     if timeout < 0 {
         return Err(CommandError::Fixed("ERR timeout is negative"));
     }

@@ -16,7 +16,11 @@ pub(super) async fn execute<K: KeyValue>(server: &Server<K>, spec: &'static Spec
     carry_out(&server.store, spec, &arguments).await.unwrap_or_else(Reply::from)
 }
 
-async fn carry_out<K: KeyValue>(store: &K, spec: &'static Spec, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+async fn carry_out<K: KeyValue>(
+    store: &K,
+    spec: &'static Spec,
+    arguments: &[Bytes],
+) -> Result<Reply, CommandError> {
     let name = spec.name;
     match spec.id {
         Id::Get => strings::get(store, &arguments[1]).await,

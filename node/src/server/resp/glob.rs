@@ -105,9 +105,7 @@ mod tests {
     fn naive(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern, text) {
             ([], []) => true,
-            ([b'*', rest @ ..], _) => {
-                naive(rest, text) || (!text.is_empty() && naive(pattern, &text[1..]))
-            }
+            ([b'*', rest @ ..], _) => naive(rest, text) || (!text.is_empty() && naive(pattern, &text[1..])),
             ([first, rest @ ..], [byte, after @ ..]) => (*first == b'?' || first == byte) && naive(rest, after),
             _ => false,
         }

@@ -1,5 +1,6 @@
 //! INFO: this node, in the sections that tools for Redis read, and one of its own.
 
+use super::cluster::host_and_port;
 use super::connection::REDIS_VERSION;
 use super::reply::Reply;
 use super::server::Server;
@@ -38,55 +39,80 @@ fn sections<K: KeyValue>(server: &Server<K>, overview: &Overview) -> Vec<Section
     let limits = store.limits();
     let id = overview.incarnation.simple();
     vec![
-        ("Server", vec![
-            ("redis_version", REDIS_VERSION.to_owned()),
-            ("server_name", String::from("annulus")),
-            ("annulus_version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("redis_mode", String::from("cluster")),
-            ("os", std::env::consts::OS.to_owned()),
-            ("arch_bits", usize::BITS.to_string()),
-            ("process_id", std::process::id().to_string()),
-            ("run_id", format!("{id}00000000")),
-            ("tcp_port", server.port.to_string()),
-            ("uptime_in_seconds", uptime.to_string()),
-            ("uptime_in_days", (uptime / 86_400).to_string()),
-        ]),
-        ("Clients", vec![
-            ("connected_clients", clients.count().to_string()),
-            ("maxclients", limits.connections_max.to_string()),
-            ("blocked_clients", String::from("0")),
-        ]),
-        ("Memory", vec![
-            ("used_memory", resident_bytes().unwrap_or(0).to_string()),
-            ("used_memory_rss", resident_bytes().unwrap_or(0).to_string()),
-            ("maxmemory", String::from("0")),
-            ("maxmemory_policy", String::from("noeviction")),
-        ]),
-        ("Persistence", vec![
-            ("loading", u8::from(store.ring().is_none()).to_string()),
-            ("aof_enabled", String::from("1")),
-            ("aof_last_write_status", String::from("ok")),
-            ("rdb_bgsave_in_progress", String::from("0")),
-        ]),
-        ("Stats", vec![
-            ("total_connections_received", metrics.accepted.load(Relaxed).to_string()),
-            ("total_commands_processed", metrics.commands().to_string()),
-            ("total_net_input_bytes", metrics.bytes_in.load(Relaxed).to_string()),
-            ("total_net_output_bytes", metrics.bytes_out.load(Relaxed).to_string()),
-            ("rejected_connections", metrics.turned_away.load(Relaxed).to_string()),
-        ]),
-        ("Replication", vec![
-            // There is no leader: every node takes writes, which is what clients mean by master.
-            ("role", String::from("master")),
-            ("connected_slaves", String::from("0")),
-            ("master_replid", format!("{id}00000000")),
-            ("master_repl_offset", String::from("0")),
-        ]),
+        (
+            "Server",
+            vec![
+                ("redis_version", REDIS_VERSION.to_owned()),
+                ("server_name", String::from("annulus")),
+                ("annulus_version", env!("CARGO_PKG_VERSION").to_owned()),
+                ("redis_mode", String::from("cluster")),
+                ("os", std::env::consts::OS.to_owned()),
+                ("arch_bits", usize::BITS.to_string()),
+                ("process_id", std::process::id().to_string()),
+                ("run_id", format!("{id}00000000")),
+                ("tcp_port", port(server, overview).to_string()),
+                ("uptime_in_seconds", uptime.to_string()),
+                ("uptime_in_days", (uptime / 86_400).to_string()),
+            ],
+        ),
+        (
+            "Clients",
+            vec![
+                ("connected_clients", clients.count().to_string()),
+                ("maxclients", limits.connections_max.to_string()),
+                ("blocked_clients", String::from("0")),
+            ],
+        ),
+        (
+            "Memory",
+            vec![
+                ("used_memory", resident_bytes().unwrap_or(0).to_string()),
+                ("used_memory_rss", resident_bytes().unwrap_or(0).to_string()),
+                ("maxmemory", String::from("0")),
+                ("maxmemory_policy", String::from("noeviction")),
+            ],
+        ),
+        (
+            "Persistence",
+            vec![
+                ("loading", u8::from(store.ring().is_none()).to_string()),
+                ("aof_enabled", String::from("1")),
+                ("aof_last_write_status", String::from("ok")),
+                ("rdb_bgsave_in_progress", String::from("0")),
+            ],
+        ),
+        (
+            "Stats",
+            vec![
+                ("total_connections_received", metrics.accepted.load(Relaxed).to_string()),
+                ("total_commands_processed", metrics.commands().to_string()),
+                ("total_net_input_bytes", metrics.bytes_in.load(Relaxed).to_string()),
+                ("total_net_output_bytes", metrics.bytes_out.load(Relaxed).to_string()),
+                ("rejected_connections", metrics.turned_away.load(Relaxed).to_string()),
+            ],
+        ),
+        (
+            "Replication",
+            vec![
+                // There is no leader: every node takes writes, which is what clients mean by master.
+                ("role", String::from("master")),
+                ("connected_slaves", String::from("0")),
+                ("master_replid", format!("{id}00000000")),
+                ("master_repl_offset", String::from("0")),
+            ],
+        ),
         ("CPU", processor_seconds()),
         ("Cluster", vec![("cluster_enabled", String::from("1"))]),
         ("Annulus", annulus(overview)),
         ("Keyspace", keyspace(overview)),
     ]
+}
+
+/// The port that clients are told, and until there is a ring the usual one.
+fn port<K: KeyValue>(server: &Server<K>, overview: &Overview) -> u16 {
+    let view = server.store.ring();
+    let member = view.as_ref().and_then(|view| view.ring().member_by_incarnation(overview.incarnation));
+    member.map_or(6379, |member| host_and_port(&member.client_address).1)
 }
 
 fn annulus(overview: &Overview) -> Vec<(&'static str, String)> {

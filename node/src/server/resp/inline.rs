@@ -89,7 +89,10 @@ mod tests {
     #[test]
     fn words_quotes_and_escapes() {
         assert_eq!(words("  SET  a b "), Some(vec!["SET".into(), "a".into(), "b".into()]));
-        assert_eq!(words(r#"SET "a b\n\x41\"" 'it\'s' "#), Some(vec!["SET".into(), "a b\nA\"".into(), "it's".into()]));
+        assert_eq!(
+            words(r#"SET "a b\n\x41\"" 'it\'s' "#),
+            Some(vec!["SET".into(), "a b\nA\"".into(), "it's".into()])
+        );
         assert_eq!(words(r#"GET """#), Some(vec!["GET".into(), String::new()]));
         assert_eq!(words(r#"GET "a"b"#), None, "a quote is followed by a space");
         assert_eq!(words(r#"GET "a"#), None, "a quote is closed");

@@ -30,7 +30,7 @@ mod ttl;
 mod unsupported;
 mod value;
 
-pub use server::{Options, serve};
+pub use server::serve;
 
 /// Names of all served commands, in the order of the command table.
 pub(super) fn command_names() -> impl Iterator<Item = &'static str> {

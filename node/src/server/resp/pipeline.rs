@@ -129,7 +129,12 @@ enum State {
 }
 
 impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, IO> {
-    fn poll<F, S>(&mut self, cx: &mut Context<'_>, running: &mut FuturesUnordered<F>, start: &S) -> Poll<io::Result<()>>
+    fn poll<F, S>(
+        &mut self,
+        cx: &mut Context<'_>,
+        running: &mut FuturesUnordered<F>,
+        start: &S,
+    ) -> Poll<io::Result<()>>
     where
         F: Future<Output = (u64, Reply)>,
         S: Fn(u64, &'static Spec, Vec<Bytes>) -> F,
@@ -275,7 +280,9 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     /// Moves the replies whose turn has come to the output.
     fn encode_ready(&mut self) {
         while let Some(Due { state: State::Ready(_), .. }) = self.replies.front() {
-            let Some(Due { protocol, silent, state: State::Ready(reply) }) = self.replies.pop_front() else { return };
+            let Some(Due { protocol, silent, state: State::Ready(reply) }) = self.replies.pop_front() else {
+                return;
+            };
             self.first += 1;
             self.held_bytes -= reply.bytes();
             if !silent {
@@ -294,7 +301,8 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let wanted = self.parser.bytes_wanted(&self.input).clamp(self.read_bytes, READ_BYTES_MAX.max(self.read_bytes));
+        let wanted =
+            self.parser.bytes_wanted(&self.input).clamp(self.read_bytes, READ_BYTES_MAX.max(self.read_bytes));
         if self.input.capacity() - self.input.len() < wanted {
             self.input.reserve(wanted);
         }
@@ -302,7 +310,8 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         let read = pin!(self.io.read_buf(&mut self.input)).poll(cx);
         if let Poll::Ready(Ok(bytes)) = read {
             // A read that fills its room says that more is waiting.
-            self.read_bytes = if bytes == room { self.read_bytes * 2 } else { self.read_bytes - self.read_bytes / 4 };
+            self.read_bytes =
+                if bytes == room { self.read_bytes * 2 } else { self.read_bytes - self.read_bytes / 4 };
             self.read_bytes = self.read_bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
             self.client.active_ms.store(self.server.store.now_ms(), Relaxed);
             self.server.metrics.bytes_in.fetch_add(bytes as u64, Relaxed);

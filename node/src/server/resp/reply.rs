@@ -156,7 +156,8 @@ mod tests {
 
     #[tokio::test]
     async fn both_versions() {
-        let map = || Reply::Map(vec![(Reply::Word("a"), Reply::Integer(-1)), (Reply::Text("b".into()), Reply::Null)]);
+        let map =
+            || Reply::Map(vec![(Reply::Word("a"), Reply::Integer(-1)), (Reply::Text("b".into()), Reply::Null)]);
         let cases = [
             (Reply::OK, "+OK\r\n", "+OK\r\n"),
             (Reply::Error("ERR a\r\nb".into()), "-ERR a  b\r\n", "-ERR a  b\r\n"),

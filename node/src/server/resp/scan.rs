@@ -94,7 +94,8 @@ impl<'a> ScanOptions<'a> {
                 b"type" => options.strings = value.eq_ignore_ascii_case(b"string"),
                 b"count" => {
                     let count = integer(value).ok_or(CommandError::NotInteger)?;
-                    let count = usize::try_from(count).ok().filter(|&count| count > 0).ok_or(CommandError::Syntax)?;
+                    let count =
+                        usize::try_from(count).ok().filter(|&count| count > 0).ok_or(CommandError::Syntax)?;
                     options.count = count.min(COUNT_MAX);
                 }
                 _ => return Err(CommandError::Syntax),
@@ -137,12 +138,14 @@ async fn walk<K: KeyValue>(
         let from = block;
         let starts = (first..end).map(|partition| from.max(first_block(view, partition)));
         let parts = stream::iter((first..end).zip(starts));
-        let mut parts = parts.map(|(partition, from)| part(store, view, partition, from, left)).buffered(width as usize);
+        let mut parts =
+            parts.map(|(partition, from)| part(store, view, partition, from, left)).buffered(width as usize);
         let mut partition = first;
         while let Some(part) = parts.try_next().await? {
             items.extend(part.items);
             partition += 1;
-            let next = part.next.or_else(|| (partition < view.count().get()).then(|| first_block(view, partition)));
+            let next =
+                part.next.or_else(|| (partition < view.count().get()).then(|| first_block(view, partition)));
             match next {
                 None => return Ok(Page { items, next: None }),
                 Some(next) => block = next,

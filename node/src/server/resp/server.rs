@@ -3,7 +3,7 @@
 use super::clients::Clients;
 use super::{cluster, pipeline};
 use crate::coordinator::KeyValue;
-use crate::server::metrics::FrontMetrics;
+use crate::server::metrics::{FrontMetrics, Metrics};
 use futures::{Stream, StreamExt};
 use std::io;
 use std::pin::pin;
@@ -16,21 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a client that is turned away may take to read why.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How a server is to run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How long connections may take to end after the shutdown was asked for; after that they are cut.
-    pub drain_timeout: Duration,
-    /// Port that INFO tells.
-    pub port: u16,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { drain_timeout: Duration::from_secs(10), port: 6379 }
-    }
-}
+/// How long a client may take to read its last replies when the server ends.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all connections of a server share.
 pub(super) struct Server<K> {
@@ -44,22 +31,15 @@ pub(super) struct Server<K> {
     pub(super) slots: cluster::SlotsCache,
     /// When the server started, in milliseconds since 1970.
     pub(super) started_ms: u64,
-    /// Port that INFO tells.
-    pub(super) port: u16,
 }
 
 /// Serves RESP on every connection that comes in, until `shutdown` is cancelled or `incoming` ends.
 ///
 /// At shutdown no further connection is accepted and no further byte read; commands that were received are carried out and
-/// answered, then the connections close. An error of `incoming` is logged and the next connection awaited: pausing when
+/// answered, then the connections close; those that take longer than a request may take are cut. An error of `incoming` is logged and the next connection awaited: pausing when
 /// there are no file descriptors left is the listener's business.
-pub async fn serve<K, I, IO>(
-    incoming: I,
-    store: K,
-    metrics: Arc<FrontMetrics>,
-    options: Options,
-    shutdown: CancellationToken,
-) where
+pub async fn serve<K, I, IO>(incoming: I, store: K, metrics: Metrics, shutdown: CancellationToken)
+where
     K: KeyValue,
     I: Stream<Item = io::Result<IO>>,
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -68,10 +48,11 @@ pub async fn serve<K, I, IO>(
         started_ms: store.now_ms(),
         store,
         clients: Arc::default(),
-        metrics,
+        metrics: metrics.front,
         slots: cluster::SlotsCache::default(),
-        port: options.port,
     });
+    // A request that was received may take as long as any; then its reply has to be taken.
+    let drain_timeout = server.store.limits().request_timeout + REPLY_TIMEOUT;
     let mut connections = JoinSet::new();
     let mut incoming = pin!(incoming);
     loop {
@@ -88,9 +69,7 @@ pub async fn serve<K, I, IO>(
         }
     }
     server.clients.stop_all();
-    let ended = tokio::time::timeout(options.drain_timeout, async {
-        while connections.join_next().await.is_some() {}
-    });
+    let ended = tokio::time::timeout(drain_timeout, async { while connections.join_next().await.is_some() {} });
     if ended.await.is_err() {
         tracing::warn!(connections = connections.len(), "RESP connections did not end in time and are cut");
         connections.shutdown().await;

@@ -11,12 +11,12 @@ use dynamo::object::Payload;
 /// Writes a value over whatever the coordinating replica has.
 pub(super) async fn overwrite<K: KeyValue>(
     store: &K,
-    key: &Bytes,
+    key: Bytes,
     value: Bytes,
     expires_at_ms: Option<u64>,
 ) -> Result<Written, RequestError> {
     let write = Write { payload: Payload::Bytes(value), expires_at_ms, causality: Causality::Overwrite };
-    store.put(key.clone(), write, WriteOptions::default()).await
+    store.put(key, write, WriteOptions::default()).await
 }
 
 /// `SET key value [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]`
@@ -28,12 +28,12 @@ pub(super) async fn set<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<R
         }
         Some(Expiry::Keep) | None => None,
     };
-    let (key, value) = (&arguments[1], arguments[2].clone());
+    let (key, value) = (arguments[1].clone(), arguments[2].clone());
     if !options.get && options.expiry != Some(Expiry::Keep) {
         overwrite(store, key, value, expires_at_ms).await?;
         return Ok(Reply::OK);
     }
-    let before = read(store, key).await?;
+    let before = read(store, key.clone()).await?;
     let kept = before.as_ref().and_then(|before| before.expires_at_ms);
     let expires_at_ms = if options.expiry == Some(Expiry::Keep) { kept } else { expires_at_ms };
     overwrite(store, key, value, expires_at_ms).await?;
@@ -45,8 +45,8 @@ pub(super) async fn set<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<R
 
 /// `GETSET key value`
 pub(super) async fn getset<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<Reply, CommandError> {
-    let before = read(store, &arguments[1]).await?;
-    overwrite(store, &arguments[1], arguments[2].clone(), None).await?;
+    let before = read(store, arguments[1].clone()).await?;
+    overwrite(store, arguments[1].clone(), arguments[2].clone(), None).await?;
     Ok(before.map_or(Reply::Null, |before| Reply::Bulk(before.bytes)))
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn setex<K: KeyValue>(
 ) -> Result<Reply, CommandError> {
     let number = integer(&arguments[2]).ok_or(CommandError::NotInteger)?;
     let expires_at_ms = expires_at(command, number, unit_ms, false, store.now_ms())?;
-    overwrite(store, &arguments[1], arguments[3].clone(), Some(expires_at_ms)).await?;
+    overwrite(store, arguments[1].clone(), arguments[3].clone(), Some(expires_at_ms)).await?;
     Ok(Reply::OK)
 }
 
@@ -82,7 +82,11 @@ pub(super) fn expires_at(
 /// How long a value shall live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expiry {
-    Given { number: i64, unit_ms: i64, absolute: bool },
+    Given {
+        number: i64,
+        unit_ms: i64,
+        absolute: bool,
+    },
     /// As long as the value before it.
     Keep,
 }

@@ -13,13 +13,13 @@ use std::collections::HashMap;
 
 /// `GET key`
 pub(super) async fn get<K: KeyValue>(store: &K, key: &Bytes) -> Result<Reply, CommandError> {
-    Ok(read(store, key).await?.map_or(Reply::Null, |current| Reply::Bulk(current.bytes)))
+    Ok(read(store, key.clone()).await?.map_or(Reply::Null, |current| Reply::Bulk(current.bytes)))
 }
 
 /// `MGET key [key …]`: each read for itself; one that cannot be read fails the command.
 pub(super) async fn mget<K: KeyValue>(store: &K, keys: &[Bytes]) -> Result<Reply, CommandError> {
     let bytes_max = store.limits().connection_reply_bytes_max;
-    let mut values = stream::iter(keys).map(|key| read(store, key)).buffered(OPERATIONS_MAX);
+    let mut values = stream::iter(keys.to_vec()).map(|key| read(store, key)).buffered(OPERATIONS_MAX);
     let (mut replies, mut bytes) = (Vec::with_capacity(keys.len()), 0);
     while let Some(value) = values.try_next().await? {
         bytes += value.as_ref().map_or(0, |current| current.bytes.len());
@@ -34,8 +34,9 @@ pub(super) async fn mget<K: KeyValue>(store: &K, keys: &[Bytes]) -> Result<Reply
 /// `MSET key value [key value …]`: each written for itself. When one fails, others may have been written.
 pub(super) async fn mset<K: KeyValue>(store: &K, pairs: &[Bytes]) -> Result<Reply, CommandError> {
     // The last value of a key that is named twice wins, whichever write would end first.
-    let pairs: HashMap<&Bytes, &Bytes> = pairs.chunks_exact(2).map(|pair| (&pair[0], &pair[1])).collect();
-    let writes = stream::iter(pairs).map(|(key, value)| overwrite(store, key, value.clone(), None));
+    let pairs: HashMap<Bytes, Bytes> =
+        pairs.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+    let writes = stream::iter(pairs).map(|(key, value)| overwrite(store, key, value, None));
     let results: Vec<Result<_, RequestError>> = writes.buffer_unordered(OPERATIONS_MAX).collect().await;
     for result in results {
         result?;
@@ -47,13 +48,13 @@ pub(super) async fn mset<K: KeyValue>(store: &K, pairs: &[Bytes]) -> Result<Repl
 pub(super) async fn getrange<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<Reply, CommandError> {
     let start = integer(&arguments[2]).ok_or(CommandError::NotInteger)?;
     let end = integer(&arguments[3]).ok_or(CommandError::NotInteger)?;
-    let value = read(store, &arguments[1]).await?.map(|current| current.bytes).unwrap_or_default();
+    let value = read(store, arguments[1].clone()).await?.map(|current| current.bytes).unwrap_or_default();
     Ok(Reply::Bulk(part(&value, start, end)))
 }
 
 /// `STRLEN key`
 pub(super) async fn strlen<K: KeyValue>(store: &K, key: &Bytes) -> Result<Reply, CommandError> {
-    Ok(Reply::count(read(store, key).await?.map_or(0, |current| current.bytes.len())))
+    Ok(Reply::count(read(store, key.clone()).await?.map_or(0, |current| current.bytes.len())))
 }
 
 fn part(value: &Bytes, start: i64, end: i64) -> Bytes {

@@ -98,14 +98,14 @@ pub(super) async fn getex<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result
 
 /// `TTL key`: -1: it never expires; -2: there is no such key.
 pub(super) async fn left<K: KeyValue>(store: &K, key: &Bytes, unit: Unit) -> Result<Reply, CommandError> {
-    let found = read(store, key).await?;
+    let found = read(store, key.clone()).await?;
     let now_ms = store.now_ms();
     Ok(told(found, |at_ms| unit.rounded(at_ms.saturating_sub(now_ms))))
 }
 
 /// `EXPIRETIME key`: -1: it never expires; -2: there is no such key.
 pub(super) async fn expiry<K: KeyValue>(store: &K, key: &Bytes, unit: Unit) -> Result<Reply, CommandError> {
-    Ok(told(read(store, key).await?, |at_ms| unit.rounded(at_ms)))
+    Ok(told(read(store, key.clone()).await?, |at_ms| unit.rounded(at_ms)))
 }
 
 impl Unit {

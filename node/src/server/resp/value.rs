@@ -23,7 +23,7 @@ pub(super) fn current(object: &Object, now_ms: u64) -> Option<Current> {
 }
 
 /// Reads a key.
-pub(super) async fn read<K: KeyValue>(store: &K, key: &Bytes) -> Result<Option<Current>, RequestError> {
-    let object = store.get(key.clone(), ReadOptions::default()).await?;
+pub(super) async fn read<K: KeyValue>(store: &K, key: Bytes) -> Result<Option<Current>, RequestError> {
+    let object = store.get(key, ReadOptions::default()).await?;
     Ok(current(&object, store.now_ms()))
 }
