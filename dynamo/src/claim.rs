@@ -124,12 +124,7 @@ pub fn claim_from_lists(
     Ok(solve(&Problem::from_lists(lists, members, n)))
 }
 
-fn check(
-    owners: usize,
-    count: PartitionCount,
-    members: &[Candidate],
-    n: usize,
-) -> Result<(), ClaimError> {
+fn check(owners: usize, count: PartitionCount, members: &[Candidate], n: usize) -> Result<(), ClaimError> {
     let partitions = count.get() as usize;
     if owners != partitions {
         return Err(ClaimError::PartitionCount { partitions, owners });
@@ -167,22 +162,11 @@ fn solve(problem: &Problem) -> Claim {
             break;
         }
     }
-    let Some(board) = best else {
-        unreachable!("SEEDS is not zero")
-    };
-    let moved = board
-        .owners()
-        .iter()
-        .zip(&problem.old)
-        .filter(|(new, old)| new != old)
-        .count();
+    let Some(board) = best else { unreachable!("SEEDS is not zero") };
+    let moved = board.owners().iter().zip(&problem.old).filter(|(new, old)| new != old).count();
     debug_assert!(board.owners().iter().all(|&owner| owner != UNOWNED));
     Claim {
-        owners: board
-            .owners()
-            .iter()
-            .map(|&id| problem.members[id as usize].index)
-            .collect(),
+        owners: board.owners().iter().map(|&id| problem.members[id as usize].index).collect(),
         moved,
         moved_min: problem.moved_min,
         spacing_violations: board.violated().len(),

@@ -65,9 +65,7 @@ impl<'a> Board<'a> {
             near: Places::new(q),
             work: 0,
         };
-        board.cost.uneven = (0..board.load.len())
-            .map(|member| board.unevenness(member))
-            .sum();
+        board.cost.uneven = (0..board.load.len()).map(|member| board.unevenness(member)).sum();
         for p in 0..q {
             board.enter(p);
             board.check_near(p);
@@ -81,11 +79,7 @@ impl<'a> Board<'a> {
 
     pub(super) fn cost(&self) -> Cost {
         Cost {
-            violations: self
-                .violated
-                .items
-                .len()
-                .saturating_sub(self.problem.violations_min),
+            violations: self.violated.items.len().saturating_sub(self.problem.violations_min),
             additions: self.additions.saturating_sub(self.problem.additions_min),
             ..self.cost
         }
@@ -162,8 +156,7 @@ impl<'a> Board<'a> {
         let successor = self.owners[(p + self.problem.rule.n) % q];
         let zone = self.problem.rule.zone[successor as usize];
         // With one member in a zone that every list needs, or no more members than replicas, it cannot be otherwise.
-        let alone =
-            self.problem.fair.zone_bounds[zone].0 == q * self.problem.fair.zones[zone].len();
+        let alone = self.problem.fair.zone_bounds[zone].0 == q * self.problem.fair.zones[zone].len();
         self.near.put(p, successor == self.owners[p] && !alone);
         self.cost.near = self.near.items.len();
     }
@@ -171,8 +164,7 @@ impl<'a> Board<'a> {
     fn unevenness(&self, member: usize) -> usize {
         let load = self.load[member];
         let fair = &self.problem.fair;
-        let off =
-            load.saturating_sub(fair.load_max(member)) + fair.load_min(member).saturating_sub(load);
+        let off = load.saturating_sub(fair.load_max(member)) + fair.load_min(member).saturating_sub(load);
         off * off
     }
 }
@@ -187,10 +179,7 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn new(q: usize) -> Self {
-        Self {
-            items: Vec::new(),
-            at: vec![usize::MAX; q],
-        }
+        Self { items: Vec::new(), at: vec![usize::MAX; q] }
     }
 
     pub(super) fn items(&self) -> &[usize] {

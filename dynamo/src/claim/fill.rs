@@ -23,17 +23,8 @@ pub(super) fn fill(problem: &Problem, seed: u64) -> Vec<Id> {
 fn from_nothing(problem: &Problem, seed: u64) -> Vec<Id> {
     let mut random = Random::new(seed);
     let n = problem.rule.n;
-    let quotas = |zone: &Vec<usize>| {
-        zone.iter()
-            .map(|&member| problem.quotas[member])
-            .collect::<Vec<_>>()
-    };
-    let counts: Vec<usize> = problem
-        .fair
-        .zones
-        .iter()
-        .map(|zone| quotas(zone).iter().sum())
-        .collect();
+    let quotas = |zone: &Vec<usize>| zone.iter().map(|&member| problem.quotas[member]).collect::<Vec<_>>();
+    let counts: Vec<usize> = problem.fair.zones.iter().map(|zone| quotas(zone).iter().sum()).collect();
     let order = if problem.zones_once {
         shuffled(&counts, n.min(counts.len() - 1), &mut random)
     } else {
@@ -42,11 +33,7 @@ fn from_nothing(problem: &Problem, seed: u64) -> Vec<Id> {
     let mut turns: Vec<Vec<usize>> = Vec::with_capacity(counts.len());
     for zone in &problem.fair.zones {
         let share = zone.len() * n / problem.members.len() + 1;
-        turns.push(shuffled(
-            &quotas(zone),
-            share.min(zone.len() - 1),
-            &mut random,
-        ));
+        turns.push(shuffled(&quotas(zone), share.min(zone.len() - 1), &mut random));
     }
     let mut next = vec![0; counts.len()];
     let mut owner = |zone: usize| {
@@ -73,18 +60,11 @@ impl<'a> Fill<'a> {
     fn new(problem: &'a Problem, seed: u64) -> Self {
         let owners = problem.old.clone();
         let mut have = vec![0; problem.members.len()];
-        owners
-            .iter()
-            .filter(|&&owner| owner != UNOWNED)
-            .for_each(|&owner| have[owner as usize] += 1);
+        owners.iter().filter(|&&owner| owner != UNOWNED).for_each(|&owner| have[owner as usize] += 1);
         let pairs = || problem.quotas.iter().zip(&have);
         Self {
-            missing: pairs()
-                .map(|(quota, have): (&usize, &usize)| quota.saturating_sub(*have))
-                .collect(),
-            surplus: pairs()
-                .map(|(quota, have)| have.saturating_sub(*quota))
-                .collect(),
+            missing: pairs().map(|(quota, have): (&usize, &usize)| quota.saturating_sub(*have)).collect(),
+            surplus: pairs().map(|(quota, have)| have.saturating_sub(*quota)).collect(),
             random: Random::new(seed),
             start: (seed as usize).wrapping_mul(7) % problem.q(),
             problem,
@@ -102,11 +82,8 @@ impl<'a> Fill<'a> {
             .collect();
         while !left.is_empty() {
             let (round, later) = self.split_apart(&left, n);
-            let even: Vec<usize> = self
-                .missing
-                .iter()
-                .map(|missing| (missing * round.len()).div_ceil(left.len()))
-                .collect();
+            let even: Vec<usize> =
+                self.missing.iter().map(|missing| (missing * round.len()).div_ceil(left.len())).collect();
             let mut matching = Matching::new(self.problem, &round);
             matching.extend(&self.owners, &even, n);
             matching.extend(&self.owners, &even, n - 1);
@@ -146,19 +123,12 @@ impl<'a> Fill<'a> {
                 continue;
             }
             let clear = |member: usize| {
-                let fits =
-                    |&distance: &usize| self.problem.fits(&self.owners, p, member as Id, distance);
+                let fits = |&distance: &usize| self.problem.fits(&self.owners, p, member as Id, distance);
                 (1..=self.problem.rule.n).take_while(fits).count()
             };
             let best = (0..self.missing.len())
                 .filter(|&member| self.missing[member] > 0)
-                .max_by_key(|&member| {
-                    (
-                        clear(member),
-                        self.missing[member],
-                        std::cmp::Reverse(member),
-                    )
-                });
+                .max_by_key(|&member| (clear(member), self.missing[member], std::cmp::Reverse(member)));
             if let Some(member) = best {
                 self.missing[member] -= 1;
                 self.owners[p] = member as Id;
@@ -173,11 +143,7 @@ impl<'a> Fill<'a> {
         let total: usize = missing.iter().sum();
         let takers = missing.iter().filter(|&&missing| missing > 0).count();
         let distance = ((self.problem.rule.n + 1) * total).div_ceil(q);
-        let turns = shuffled(
-            &missing,
-            distance.min(takers.saturating_sub(1)),
-            &mut self.random,
-        );
+        let turns = shuffled(&missing, distance.min(takers.saturating_sub(1)), &mut self.random);
         let given = self.surplus.clone();
         for (turn, member) in turns.into_iter().enumerate() {
             let ideal = (self.start + turn * q / total) % q;
@@ -208,19 +174,14 @@ impl<'a> Fill<'a> {
             for step in 0..steps {
                 // 0, 1, −1, 2, −2 …
                 let offset = step.div_ceil(2);
-                let p = if step % 2 == 1 {
-                    (ideal + offset) % q
-                } else {
-                    (ideal + q - offset) % q
-                };
+                let p = if step % 2 == 1 { (ideal + offset) % q } else { (ideal + q - offset) % q };
                 let donor = self.owners[p] as usize;
                 if self.surplus[donor] == 0 {
                     continue;
                 }
                 let taken = given[donor] - self.surplus[donor];
                 // By how many turns the donor is ahead of giving evenly over all turns.
-                let ahead = ((2 * taken + 1) * total) as i64 * 500 / given[donor] as i64
-                    - turn as i64 * 1000;
+                let ahead = ((2 * taken + 1) * total) as i64 * 500 / given[donor] as i64 - turn as i64 * 1000;
                 let away = (offset * donors * total) as i64 * 1000 / q as i64;
                 let mut price = ahead + away;
                 if !self.problem.fits(&self.owners, p, member, n) {

@@ -24,11 +24,7 @@ pub(super) fn polish(board: &mut Board<'_>, seed: u64) {
         stalled += 1;
         if board.cost().total() < least {
             // What concerns only n + 1 in a row is not worth going on for.
-            stalled = if least - board.cost().total() < 2 {
-                stalled
-            } else {
-                0
-            };
+            stalled = if least - board.cost().total() < 2 { stalled } else { 0 };
             least = board.cost().total();
         }
     }
@@ -53,11 +49,7 @@ impl Polish {
                 old_of[old as usize].push(p);
             }
         }
-        Self {
-            changed,
-            old_of,
-            random: Random(seed),
-        }
+        Self { changed, old_of, random: Random(seed) }
     }
 
     /// Tries one exchange at a place that is not perfect, or anywhere if it is the loads or the moves that are not.
@@ -76,8 +68,7 @@ impl Polish {
             return;
         }
         for p in [a.0, b.0] {
-            self.changed
-                .put(p, board.owners()[p] != board.problem.old[p]);
+            self.changed.put(p, board.owners()[p] != board.problem.old[p]);
         }
     }
 
@@ -117,9 +108,7 @@ impl Polish {
     /// One of the partitions that `member` owns today, among those that changed or those that did not.
     fn draw(&mut self, member: Id, changed: bool) -> Option<usize> {
         let partitions = &self.old_of[member as usize];
-        (0..16)
-            .map(|_| partitions[self.random.below(partitions.len())])
-            .find(|&p| self.changed.has(p) == changed)
+        (0..16).map(|_| partitions[self.random.below(partitions.len())]).find(|&p| self.changed.has(p) == changed)
     }
 }
 

@@ -10,11 +10,8 @@ use super::polish::Random;
 /// closer than k places.
 pub(super) fn sequence(counts: &[usize]) -> Vec<usize> {
     let k = counts.len();
-    let mut turns: Vec<(usize, usize)> = counts
-        .iter()
-        .enumerate()
-        .flat_map(|(item, &count)| (0..count).map(move |turn| (item, turn)))
-        .collect();
+    let mut turns: Vec<(usize, usize)> =
+        counts.iter().enumerate().flat_map(|(item, &count)| (0..count).map(move |turn| (item, turn))).collect();
     let due = |(item, turn): (usize, usize)| ((turn * k + item) as u64, counts[item] as u64);
     turns.sort_by(|&a, &b| {
         let ((a_num, a_den), (b_num, b_den)) = (due(a), due(b));
@@ -42,30 +39,16 @@ pub(super) fn shuffled(counts: &[usize], distance: usize, random: &mut Random) -
             let after = (place + distance).saturating_sub(places);
             !before && !order[..after.min(place)].contains(&item)
         };
-        let open: Vec<usize> = (0..counts.len())
-            .filter(|&item| given[item] < counts[item])
-            .collect();
-        let mut fitting: Vec<usize> = open
-            .iter()
-            .copied()
-            .filter(|&item| apart(item, distance))
-            .collect();
+        let open: Vec<usize> = (0..counts.len()).filter(|&item| given[item] < counts[item]).collect();
+        let mut fitting: Vec<usize> = open.iter().copied().filter(|&item| apart(item, distance)).collect();
         if fitting.is_empty() {
             fitting = open;
         }
-        let earliest = fitting
-            .iter()
-            .copied()
-            .min_by_key(|&item| (due(item, &given), item))
-            .unwrap_or_default();
+        let earliest = fitting.iter().copied().min_by_key(|&item| (due(item, &given), item)).unwrap_or_default();
         let soon = |&item: &usize| due(item, &given) <= 2 * (place + slack);
         let drawn: Vec<usize> = fitting.into_iter().filter(soon).collect();
         let is_late = due(earliest, &given) + 2 * slack < 2 * place;
-        let item = if is_late || drawn.is_empty() {
-            earliest
-        } else {
-            drawn[random.below(drawn.len())]
-        };
+        let item = if is_late || drawn.is_empty() { earliest } else { drawn[random.below(drawn.len())] };
         given[item] += 1;
         order.push(item);
     }
