@@ -24,6 +24,7 @@
 //! from constant seeds.
 
 mod board;
+mod crowding;
 mod fair;
 mod fill;
 mod matching;
@@ -146,7 +147,8 @@ fn check(owners: usize, count: PartitionCount, members: &[Candidate], n: usize) 
     }
 }
 
-/// Seeds of the arrangements that are tried; the best is kept, the first of equals.
+/// Seeds of the arrangements that are tried, one after the other until one is perfect or no better than the one
+/// before. The best is kept.
 const SEEDS: u64 = 4;
 
 fn solve(problem: &Problem) -> Claim {
@@ -154,11 +156,12 @@ fn solve(problem: &Problem) -> Claim {
     for seed in 0..SEEDS {
         let mut board = Board::new(problem, fill::fill(problem, seed));
         polish::polish(&mut board, seed);
-        let perfect = board.cost().is_perfect() || problem.moved_min == 0;
-        if best.as_ref().is_none_or(|best| board.cost() < best.cost()) {
-            best = Some(board);
+        if best.as_ref().is_some_and(|best| best.cost().total() <= board.cost().total()) {
+            break;
         }
-        if perfect {
+        let done = board.cost().is_perfect() || problem.moved_min == 0;
+        best = Some(board);
+        if done {
             break;
         }
     }

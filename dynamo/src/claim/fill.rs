@@ -44,6 +44,9 @@ fn from_nothing(problem: &Problem, seed: u64) -> Vec<Id> {
     order.into_iter().map(&mut owner).collect()
 }
 
+/// How far around an ideal place a better one is looked for at first, in partitions.
+const RADIUS: usize = 32;
+
 struct Fill<'a> {
     problem: &'a Problem,
     owners: Vec<Id>,
@@ -73,7 +76,8 @@ impl<'a> Fill<'a> {
     }
 
     /// Gives partitions without an owner to members that fit, in rounds of partitions that are n apart, so that each
-    /// round is a matching of its own. Everyone gets an even part of each round if that works out.
+    /// round is a matching of its own. Those come first whose surroundings say most about who fits. Everyone gets an
+    /// even part of each round if that works out.
     fn give_away(&mut self) {
         let n = self.problem.rule.n;
         let mut left: Vec<usize> = (0..self.problem.q())
@@ -81,7 +85,7 @@ impl<'a> Fill<'a> {
             .filter(|&p| self.owners[p] == UNOWNED)
             .collect();
         while !left.is_empty() {
-            let (round, later) = self.split_apart(&left, n);
+            let (round, later) = self.next_round(&left);
             let even: Vec<usize> =
                 self.missing.iter().map(|missing| (missing * round.len()).div_ceil(left.len())).collect();
             let mut matching = Matching::new(self.problem, &round);
@@ -96,6 +100,27 @@ impl<'a> Fill<'a> {
             }
             left = later;
         }
+    }
+
+    /// The partitions with the fewest neighbours without an owner, unless they are so few that this would take long.
+    fn next_round(&self, left: &[usize]) -> (Vec<usize>, Vec<usize>) {
+        let (q, n) = (self.problem.q(), self.problem.rule.n);
+        let unowned = |p: usize| {
+            let steps = (1..n.min(q)).flat_map(|step| [step, q - step]);
+            steps.filter(|step| self.owners[(p + step) % q] == UNOWNED).count()
+        };
+        let unowned: Vec<usize> = left.iter().map(|&p| unowned(p)).collect();
+        let fewest = unowned.iter().copied().min().unwrap_or_default();
+        let (first, rest): (Vec<_>, Vec<_>) =
+            left.iter().zip(&unowned).partition(|(_, unowned)| **unowned == fewest);
+        if first.len() * 8 * n < left.len() {
+            return self.split_apart(left, n);
+        }
+        let [first, rest] = [first, rest].map(|side| side.into_iter().map(|(&p, _)| p).collect::<Vec<usize>>());
+        let (round, mut later) = self.split_apart(&first, n);
+        later.extend(rest);
+        later.sort_by_key(|&p| (p + q - self.start) % q);
+        (round, later)
     }
 
     /// Those of the partitions that are at least `distance` from the one before, and the others.
@@ -167,7 +192,7 @@ impl<'a> Fill<'a> {
         let q = self.problem.q();
         let n = self.problem.rule.n;
         let donors = given.iter().filter(|&&given| given > 0).count();
-        let mut radius = donors + n;
+        let mut radius = donors.min(RADIUS) + n;
         loop {
             let steps = (2 * radius + 1).min(q);
             let mut best: Option<(i64, usize)> = None;

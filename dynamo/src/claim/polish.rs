@@ -30,6 +30,12 @@ pub(super) fn polish(board: &mut Board<'_>, seed: u64) {
     }
 }
 
+/// How many exchanges are drawn for one that is tried.
+const PROPOSALS: usize = 8;
+
+/// Two partitions, each with its new owner.
+type Exchange = ((usize, Id), (usize, Id));
+
 struct Polish {
     /// Partitions with another owner than today's.
     changed: Places,
@@ -58,11 +64,11 @@ impl Polish {
         let Some((a, b)) = self.exchange(board, p) else {
             return;
         };
-        let before = board.cost();
+        let before = board.cost().total();
         let (old_a, old_b) = (board.owners()[a.0], board.owners()[b.0]);
         board.set(a.0, a.1);
         board.set(b.0, b.1);
-        if before < board.cost() {
+        if before < board.cost().total() {
             board.set(b.0, old_b);
             board.set(a.0, old_a);
             return;
@@ -89,7 +95,7 @@ impl Polish {
     }
 
     /// An exchange that gives partition `p` another owner: two partitions, each with its new owner.
-    fn exchange(&mut self, board: &Board<'_>, p: usize) -> Option<((usize, Id), (usize, Id))> {
+    fn exchange(&mut self, board: &Board<'_>, p: usize) -> Option<Exchange> {
         let (owner, old) = (board.owners()[p], board.problem.old[p]);
         if !self.changed.has(p) {
             // It goes to someone who took another partition from its owner.

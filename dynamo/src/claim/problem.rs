@@ -19,6 +19,8 @@ pub(super) struct Problem {
     pub(super) rule: Rule,
     /// Whether every zone is taken once at most, so that zones must be spaced as members must.
     pub(super) zones_once: bool,
+    /// Whether n + 1 distinct owners in a row are worth having: where that leaves room for members that leave.
+    pub(super) near_matters: bool,
     /// Fair shares.
     pub(super) fair: Fair,
     /// How many partitions each member shall own.
@@ -66,7 +68,20 @@ impl Problem {
         let zones_once = rule.rounds == 0 || (rule.rounds == 1 && rule.extras == 0);
         let additions_min = movement::additions_min(&fair, &old_lists);
         let violations_min = violations_min(old.len(), &rule);
-        Self { members, old, old_lists, rule, zones_once, fair, quotas, moved_min, additions_min, violations_min }
+        let near_matters = !zones_once || (rule.rounds == 0 && fair.zones.len() > 2 * rule.n);
+        Self {
+            members,
+            old,
+            old_lists,
+            rule,
+            zones_once,
+            near_matters,
+            fair,
+            quotas,
+            moved_min,
+            additions_min,
+            violations_min,
+        }
     }
 
     /// Number of partitions Q.
