@@ -24,6 +24,7 @@
 //! from constant seeds.
 
 mod board;
+mod crowding;
 mod fair;
 mod fill;
 mod matching;
@@ -124,12 +125,7 @@ pub fn claim_from_lists(
     Ok(solve(&Problem::from_lists(lists, members, n)))
 }
 
-fn check(
-    owners: usize,
-    count: PartitionCount,
-    members: &[Candidate],
-    n: usize,
-) -> Result<(), ClaimError> {
+fn check(owners: usize, count: PartitionCount, members: &[Candidate], n: usize) -> Result<(), ClaimError> {
     let partitions = count.get() as usize;
     if owners != partitions {
         return Err(ClaimError::PartitionCount { partitions, owners });
@@ -151,7 +147,8 @@ fn check(
     }
 }
 
-/// Seeds of the arrangements that are tried; the best is kept, the first of equals.
+/// Seeds of the arrangements that are tried, one after the other until one is perfect or no better than the one
+/// before. The best is kept.
 const SEEDS: u64 = 4;
 
 fn solve(problem: &Problem) -> Claim {
@@ -159,30 +156,20 @@ fn solve(problem: &Problem) -> Claim {
     for seed in 0..SEEDS {
         let mut board = Board::new(problem, fill::fill(problem, seed));
         polish::polish(&mut board, seed);
-        let perfect = board.cost().is_perfect() || problem.moved_min == 0;
-        if best.as_ref().is_none_or(|best| board.cost() < best.cost()) {
-            best = Some(board);
+        if best.as_ref().is_some_and(|best| best.cost().total() <= board.cost().total()) {
+            break;
         }
-        if perfect {
+        let done = board.cost().is_perfect() || problem.moved_min == 0;
+        best = Some(board);
+        if done {
             break;
         }
     }
-    let Some(board) = best else {
-        unreachable!("SEEDS is not zero")
-    };
-    let moved = board
-        .owners()
-        .iter()
-        .zip(&problem.old)
-        .filter(|(new, old)| new != old)
-        .count();
+    let Some(board) = best else { unreachable!("SEEDS is not zero") };
+    let moved = board.owners().iter().zip(&problem.old).filter(|(new, old)| new != old).count();
     debug_assert!(board.owners().iter().all(|&owner| owner != UNOWNED));
     Claim {
-        owners: board
-            .owners()
-            .iter()
-            .map(|&id| problem.members[id as usize].index)
-            .collect(),
+        owners: board.owners().iter().map(|&id| problem.members[id as usize].index).collect(),
         moved,
         moved_min: problem.moved_min,
         spacing_violations: board.violated().len(),
