@@ -38,7 +38,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// When the descriptors built into the binary cannot be read.
 pub fn routes<K: KeyValue>(store: K, metrics: &Metrics) -> Result<Routes, ReflectionError> {
     let limits = store.limits();
-    // What is read may hold siblings_max values; what is written, one. A batch of requests shares the room of a connection.
+    // A batch, or the siblings of a key, may take as much room as the requests and replies of a RESP connection.
     let received_max = limits.connection_request_bytes_max.max(limits.value_bytes_max + MESSAGE_SLACK_BYTES);
     let sent_max = limits.connection_reply_bytes_max.max(limits.value_bytes_max + MESSAGE_SLACK_BYTES);
     let health = HealthServer::new(health::Health::new(store.clone()));

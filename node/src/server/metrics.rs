@@ -1,7 +1,7 @@
 //! What the front ends count: requests by operation with their errors and durations, and connections.
 //!
-//! Counting one request is a handful of relaxed atomic additions, with no lock and no allocation, so that it can be done for
-//! every command.
+//! Counting one request is a handful of relaxed atomic additions, with no lock and no allocation, so that it can be
+//! done for every command.
 
 use crate::coordinator::KeyValue;
 use prometheus_client::collector::Collector;

@@ -1,8 +1,9 @@
 //! CLUSTER: the ring in the terms of Redis Cluster.
 //!
-//! Partition p of Q covers 16384 / Q hash slots. The first reachable member of its preference list is told as the master of those slots
-//! and the others as its replicas, so that a cluster client sends a key straight to a node that stores it. Any
-//! node serves any key all the same, so a client that acts on an old ring is never wrong, and is never sent a MOVED.
+//! Partition p of Q covers 16384 / Q hash slots. The first reachable member of its preference list is told as the
+//! master of those slots and the others as its replicas, so that a cluster client sends a key straight to a node that
+//! stores it. Any node serves any key all the same, so a client that acts on an old ring is never wrong, and is never
+//! sent a MOVED.
 
 use super::error::{CommandError, shown};
 use super::parse::integer;

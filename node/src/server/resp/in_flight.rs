@@ -1,7 +1,7 @@
 //! Which keys the commands under way on one connection touch.
 //!
-//! Commands of one connection run side by side, yet must take effect as if one after the other. They do if a command waits
-//! for those before it that write one of its keys, and a write also for those that read one.
+//! Commands of one connection run side by side, yet must take effect as if one after the other. They do if a command
+//! waits for those before it that write one of its keys, and a write also for those that read one.
 
 use bytes::Bytes;
 use std::collections::HashMap;

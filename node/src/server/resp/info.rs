@@ -133,8 +133,8 @@ fn annulus(overview: &Overview) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Keys that this node stores, as a replica or as an owner: as a node of Redis Cluster, it tells of itself. DBSIZE counts the
-/// cluster.
+/// Keys that this node stores, as a replica or as an owner: as a node of Redis Cluster, it tells of itself. DBSIZE
+/// counts the cluster.
 fn keyspace(overview: &Overview) -> Vec<(&'static str, String)> {
     if overview.keys == 0 {
         return Vec::new();

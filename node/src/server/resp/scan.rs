@@ -1,9 +1,9 @@
 //! SCAN, KEYS and RANDOMKEY: walks along the ring.
 //!
-//! A cursor is a place on the ring: the number of the block of 2^11 tokens to go on with. It says all there is to say, so any
-//! node can go on with it, at any time, whatever became of the partitions since; and it is below 2^53, so clients that
-//! read numbers as floating point keep it whole. A page ends only between blocks. Every key that is there during the
-//! whole walk is returned at least once.
+//! A cursor is a place on the ring: the number of the block of 2^11 tokens to go on with. It says all there is to say,
+//! so any node can go on with it, at any time, whatever became of the partitions since; and it is below 2^53, so
+//! clients that read numbers as floating point keep it whole. A page ends only between blocks. Every key that is there
+//! during the whole walk is returned at least once.
 
 use super::error::CommandError;
 use super::glob;
@@ -192,8 +192,8 @@ fn first_block(view: &RingView, partition: u32) -> u64 {
     first_token(partition, view.count()).0 >> BLOCK_BITS
 }
 
-/// A storage key behind almost all keys of the tokens before a block: its last token and a tail of the highest bytes. What still comes
-/// after it and belongs to the block before is filtered out.
+/// A storage key behind almost all keys of the tokens before a block: the last of these tokens and a tail of the
+/// highest bytes. What still comes after it and belongs to the block before is filtered out.
 fn just_before(block: u64) -> Bytes {
     let mut storage_key = BytesMut::with_capacity(24);
     storage_key.put_u64((block << BLOCK_BITS).saturating_sub(1));

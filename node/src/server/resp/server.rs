@@ -35,9 +35,10 @@ pub(super) struct Server<K> {
 
 /// Serves RESP on every connection that comes in, until `shutdown` is cancelled or `incoming` ends.
 ///
-/// At shutdown no further connection is accepted and no further byte read; commands that were received are carried out and
-/// answered, then the connections close; those that take longer than a request may take are cut. An error of `incoming` is logged and the next connection awaited: pausing when
-/// there are no file descriptors left is the listener's business.
+/// At shutdown no further connection is accepted and no further byte read; commands that were received are carried out
+/// and answered, then the connections close; those that take longer than a request may take are cut. An error of
+/// `incoming` is logged and the next connection awaited: pausing when there are no file descriptors left is the
+/// listener's business.
 pub async fn serve<K, I, IO>(incoming: I, store: K, metrics: Metrics, shutdown: CancellationToken)
 where
     K: KeyValue,

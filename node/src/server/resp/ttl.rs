@@ -1,9 +1,9 @@
 //! EXPIRE and its forms, TTL and its forms, PERSIST, GETEX.
 //!
 //! A value's expiry is part of the value, so changing it writes the value again: read, then write with the context that
-//! was read. A write that came in between is therefore never discarded; but it would be older than ours, and last writer
-//! wins. So after the write the key is read once more, and if another write stands beside ours, that one is written back as it was: the
-//! outcome is as if the expiry had been changed just before it.
+//! was read. A write that came in between is therefore never discarded; but it would be older than ours, and the last
+//! writer wins. So after the write the key is read once more, and if another write stands beside ours, that one is
+//! written back as it was: the outcome is as if the expiry had been changed just before it.
 
 use super::error::CommandError;
 use super::parse::integer;

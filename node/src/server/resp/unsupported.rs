@@ -17,7 +17,8 @@ struct Family {
 }
 
 /// What an option or a command that tests before it writes is told.
-pub(super) const NEEDS_LEADER: &str = "reads and writes in one step, which needs a leader or a strict quorum; Annulus has no leader, and two clients could both succeed";
+pub(super) const NEEDS_LEADER: &str = "reads and writes in one step, which needs a leader or a strict quorum; \
+                                       Annulus has no leader, and two clients could both succeed";
 
 static FAMILIES: &[Family] = &[
     Family {
@@ -27,7 +28,8 @@ static FAMILIES: &[Family] = &[
     },
     Family {
         names: "discard exec multi unwatch watch",
-        reason: "is part of a transaction; there is no order of commands that all replicas share, so keys are written each for itself",
+        reason: "is part of a transaction; there is no order of commands that all replicas share, \
+                 so keys are written each for itself",
     },
     Family {
         names: "blmove blmpop blpop brpop brpoplpush lindex linsert llen lmove lmpop lpop lpos lpush lpushx lrange \
@@ -56,13 +58,15 @@ static FAMILIES: &[Family] = &[
     },
     Family {
         names: "flushall flushdb",
-        reason: "cannot be done while other nodes and clients go on writing; delete the KeyValueCluster, or the keys that SCAN returns",
+        reason: "cannot be done while other nodes and clients go on writing; \
+                 delete the KeyValueCluster, or the keys that SCAN returns",
     },
     Family {
         names: "bgrewriteaof bgsave debug dump failover lastsave memory migrate module monitor move object psync \
                 replconf replicaof restore restore-asking role save shutdown slaveof swapdb sync latency lolwut \
                 slowlog acl waitaof",
-        reason: "belongs to how a Redis server is run; Annulus is run by its operator and tells about itself in INFO, /metrics and /ui",
+        reason: "belongs to how a Redis server is run; Annulus is run by its operator \
+                 and tells about itself in INFO, /metrics and /ui",
     },
 ];
 
