@@ -10,6 +10,7 @@ use annulus_operator::{check, crd};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::Client;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -206,7 +207,9 @@ fn stop_on_signal(stop: watch::Sender<bool>) -> anyhow::Result<impl Future<Outpu
 fn log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube_runtime=warn"));
+    let colours = std::io::stderr().is_terminal();
     let subscriber = tracing_subscriber::fmt()
+        .with_ansi(colours)
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     match format {

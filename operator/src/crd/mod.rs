@@ -3,6 +3,8 @@
 //! Whatever cannot work is refused at admission by CEL rules whose messages say what to do; [`crate::validate`]
 //! checks again, because objects stored before a rule existed are not judged by it until they change.
 
+#[cfg(test)]
+mod admission_tests;
 mod pod_template;
 mod spec;
 mod status;

@@ -90,12 +90,7 @@ pub async fn observe(
 ) -> Result<Seen, ObserveError> {
     let name = cluster.name_any();
     let namespace = cluster.namespace().unwrap_or_default();
-    let known_epoch = cluster
-        .status
-        .as_ref()
-        .and_then(|status| status.ring.as_ref())
-        .map_or(0, |ring| ring.epoch);
-    let known_epoch = u64::try_from(known_epoch).unwrap_or(0);
+    let known_epoch = known_epoch(cluster);
     let of_cluster = ListParams::default().labels(&build::selector_text(&name));
 
     let stateful_sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
@@ -103,7 +98,7 @@ pub async fn observe(
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
     let ring_name = build::ring_config_map_name(&name);
-    let (stateful_set, config_map, pods, claims, found) = tokio::try_join!(
+    let (stateful_set, config_map, pods, claims, mut found) = tokio::try_join!(
         async {
             stateful_sets
                 .get_opt(&name)
@@ -142,7 +137,6 @@ pub async fn observe(
         .collect();
     volumes.sort_by_key(|volume| volume.ordinal);
 
-    let mut found = found;
     if let Some(stateful_set) = &stateful_set {
         let fingerprint = stateful_set.annotations().get(BUILT_FROM).cloned();
         found.insert(("StatefulSet", name.clone()), fingerprint);
@@ -161,6 +155,16 @@ pub async fn observe(
         stateful_set,
         found,
     })
+}
+
+/// Epoch in the resource's own status.
+fn known_epoch(cluster: &KeyValueCluster) -> u64 {
+    let ring = cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.ring.as_ref());
+    ring.and_then(|ring| u64::try_from(ring.epoch).ok())
+        .unwrap_or(0)
 }
 
 /// Fingerprints of the objects that are there, but for the `StatefulSet`.
