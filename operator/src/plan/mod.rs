@@ -13,7 +13,9 @@ mod volumes;
 pub mod wish;
 mod workload;
 
-pub use facts::{Answer, Desired, Objects, Observation, Observed, Pod, StoredRing, Volume, Workload};
+pub use facts::{
+    Answer, Desired, Objects, Observation, Observed, Pod, StoredRing, Volume, Workload,
+};
 pub use proof::{Proof, prove};
 pub use reason::{NoProof, Reason};
 
@@ -117,9 +119,17 @@ impl Action {
     pub fn code(&self) -> &'static str {
         match self {
             Self::ApplyObjects { .. } => "ApplyObjects",
-            Self::ScaleWorkload { why: Scaling::Grow, .. } => "ScaleWorkload/Grow",
-            Self::ScaleWorkload { why: Scaling::PutBack { .. }, .. } => "ScaleWorkload/PutBack",
-            Self::ScaleWorkload { why: Scaling::Shrink { .. }, .. } => "ScaleWorkload/Shrink",
+            Self::ScaleWorkload {
+                why: Scaling::Grow, ..
+            } => "ScaleWorkload/Grow",
+            Self::ScaleWorkload {
+                why: Scaling::PutBack { .. },
+                ..
+            } => "ScaleWorkload/PutBack",
+            Self::ScaleWorkload {
+                why: Scaling::Shrink { .. },
+                ..
+            } => "ScaleWorkload/Shrink",
             Self::CreateRing(_) => "CreateRing",
             Self::RestoreRing { .. } => "RestoreRing",
             Self::PublishRing { .. } => "PublishRing",
@@ -135,13 +145,20 @@ impl Action {
 #[must_use]
 pub fn plan(desired: &Desired, observed: &Observed, fresh: HashKey) -> Plan {
     if desired.paused {
-        return Plan { waiting: vec![Reason::Paused], ..Plan::default() };
+        return Plan {
+            waiting: vec![Reason::Paused],
+            ..Plan::default()
+        };
     }
     let mut waiting = Vec::new();
     let action = decide(desired, observed, fresh, &mut waiting);
     waiting.sort();
     waiting.dedup();
-    Plan { action, waiting, lagging: lagging(desired, observed) }
+    Plan {
+        action,
+        waiting,
+        lagging: lagging(desired, observed),
+    }
 }
 
 fn decide(
@@ -154,12 +171,20 @@ fn decide(
         (Some(workload), Objects::Current) => workload,
         (Some(workload), Objects::Differ) => {
             // Raising is always safe, so a number that somebody else lowered is put back in passing.
-            let replicas = workload.replicas_written.map_or(workload.replicas, |w| w.max(workload.replicas));
-            return Some(Action::ApplyObjects { replicas, proven: workload.proven.clone() });
+            let replicas = workload
+                .replicas_written
+                .map_or(workload.replicas, |w| w.max(workload.replicas));
+            return Some(Action::ApplyObjects {
+                replicas,
+                proven: workload.proven.clone(),
+            });
         }
         (None, _) => {
             let replicas = workload::needed(desired, observed.ring(), &BTreeSet::new());
-            return Some(Action::ApplyObjects { replicas, proven: BTreeSet::new() });
+            return Some(Action::ApplyObjects {
+                replicas,
+                proven: BTreeSet::new(),
+            });
         }
     };
     match recover::ring(desired, observed, fresh, waiting) {
@@ -195,7 +220,9 @@ fn with_ring(
         }
         Ok(Step::Settled) => true,
         Err(error) => {
-            waiting.push(Reason::Unplannable { why: error.to_string() });
+            waiting.push(Reason::Unplannable {
+                why: error.to_string(),
+            });
             false
         }
     };
@@ -208,9 +235,19 @@ fn with_ring(
 
 /// Pods whose nodes answer with an older epoch than the published one.
 fn lagging(desired: &Desired, observed: &Observed) -> Vec<String> {
-    let Some(ring) = observed.ring() else { return Vec::new() };
-    let lags = |answer: &Answer| {
-        answer.status.epoch < ring.epoch && answer.cluster.is_none_or(|cluster| cluster == desired.cluster)
+    let Some(ring) = observed.ring() else {
+        return Vec::new();
     };
-    observed.pods.iter().filter(|pod| pod.answer().is_some_and(lags)).map(|pod| pod.name.clone()).collect()
+    let lags = |answer: &Answer| {
+        answer.status.epoch < ring.epoch
+            && answer
+                .cluster
+                .is_none_or(|cluster| cluster == desired.cluster)
+    };
+    observed
+        .pods
+        .iter()
+        .filter(|pod| pod.answer().is_some_and(lags))
+        .map(|pod| pod.name.clone())
+        .collect()
 }

@@ -191,7 +191,10 @@ impl Reason {
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Paused => write!(f, "spec.paused is set; clear it to let the operator act again"),
+            Self::Paused => write!(
+                f,
+                "spec.paused is set; clear it to let the operator act again"
+            ),
             Self::NoAnswer { pod, why } => write!(f, "{pod} does not answer: {why}"),
             Self::JoinerSilent { pod } => write!(f, "{pod} shall join and does not answer yet"),
             Self::ZoneUnknown { pod } => write!(
@@ -203,10 +206,16 @@ impl std::fmt::Display for Reason {
                 "the volume of {pod} holds data of another cluster ({cluster}); delete its volume claim and pod to let {pod} begin anew"
             ),
             Self::JoinerDrops { pod, partitions } => {
-                write!(f, "{pod} shall join and still drops {partitions} partitions of an earlier membership")
+                write!(
+                    f,
+                    "{pod} shall join and still drops {partitions} partitions of an earlier membership"
+                )
             }
             Self::VolumesSwapped { pod, member } => {
-                write!(f, "{pod} runs on the volume of {member}; give each pod its own volume again")
+                write!(
+                    f,
+                    "{pod} runs on the volume of {member}; give each pod its own volume again"
+                )
             }
             Self::RestoreNeeds { member } => write!(
                 f,
@@ -221,11 +230,17 @@ impl std::fmt::Display for Reason {
                 "the ring's ConfigMap is damaged ({why}) and no node holds a ring; delete the ConfigMap to have a first ring made"
             ),
             Self::VolumeMayHoldRing { volume } => {
-                write!(f, "volume claim {volume} may hold a ring of this cluster and no pod answers for it; delete the claim if it is of no use")
+                write!(
+                    f,
+                    "volume claim {volume} may hold a ring of this cluster and no pod answers for it; delete the claim if it is of no use"
+                )
             }
             Self::Pacing => write!(f, "the last ring was published less than a second ago"),
             Self::TooFewForFactor { members, n } => {
-                write!(f, "n = {n} needs as many members and there are {members} yet")
+                write!(
+                    f,
+                    "n = {n} needs as many members and there are {members} yet"
+                )
             }
             Self::Move(reason) => reason.fmt(f),
             Self::Unplannable { why } => write!(f, "no ring can be planned: {why}"),
@@ -248,7 +263,9 @@ impl std::fmt::Display for NoProof {
             Self::OtherIncarnation => write!(f, "another volume answers in its place"),
             Self::OtherCluster => write!(f, "its node does not belong to this cluster"),
             Self::Epoch { has, wants } => write!(f, "it is at ring epoch {has}, not {wants}"),
-            Self::Listed { partitions } => write!(f, "it is still listed for {partitions} partitions"),
+            Self::Listed { partitions } => {
+                write!(f, "it is still listed for {partitions} partitions")
+            }
             Self::Hints { hints } => write!(f, "it still owes {hints} hints"),
             Self::Leftover { partitions } => write!(f, "it still drops {partitions} partitions"),
         }

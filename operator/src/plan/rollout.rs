@@ -27,7 +27,11 @@ pub(super) fn next(
     settled: bool,
     waiting: &mut Vec<Reason>,
 ) -> Option<Action> {
-    let pod = observed.pods.iter().rev().find(|pod| outdated(pod, workload))?;
+    let pod = observed
+        .pods
+        .iter()
+        .rev()
+        .find(|pod| outdated(pod, workload))?;
     match obstacle(desired, observed, workload, ring, settled) {
         None => Some(restart(pod)),
         Some(why) => {
@@ -42,7 +46,10 @@ fn outdated(pod: &Pod, workload: &Workload) -> bool {
 }
 
 fn restart(pod: &Pod) -> Action {
-    Action::RestartPod { name: pod.name.clone(), uid: pod.uid.clone() }
+    Action::RestartPod {
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+    }
 }
 
 fn obstacle(
@@ -52,7 +59,10 @@ fn obstacle(
     ring: &Ring,
     settled: bool,
 ) -> Option<String> {
-    let moving = ring.partitions.iter().any(|placement| placement.also.is_some());
+    let moving = ring
+        .partitions
+        .iter()
+        .any(|placement| placement.also.is_some());
     if !settled || moving || ring.target.is_some() {
         return Some("a rebalance is under way".to_owned());
     }
@@ -61,16 +71,27 @@ fn obstacle(
     }
     for ordinal in 0..workload.replicas {
         let name = desired.pod(ordinal);
-        let Some(pod) = observed.pod(ordinal).filter(|pod| pod.ready && !pod.terminating) else {
+        let Some(pod) = observed
+            .pod(ordinal)
+            .filter(|pod| pod.ready && !pod.terminating)
+        else {
             return Some(format!("{name} is not ready"));
         };
-        let Some(answer) = pod.answer() else { return Some(format!("{name} does not answer")) };
+        let Some(answer) = pod.answer() else {
+            return Some(format!("{name} does not answer"));
+        };
         let status = &answer.status;
         if status.epoch != ring.epoch {
-            return Some(format!("{name} is at ring epoch {}, not {}", status.epoch, ring.epoch));
+            return Some(format!(
+                "{name} is at ring epoch {}, not {}",
+                status.epoch, ring.epoch
+            ));
         }
         if !status.unreachable.is_empty() {
-            return Some(format!("{name} cannot reach {} members", status.unreachable.len()));
+            return Some(format!(
+                "{name} cannot reach {} members",
+                status.unreachable.len()
+            ));
         }
         if status.hints > 0 {
             return Some(format!("{name} still owes {} hints", status.hints));
