@@ -46,30 +46,17 @@ pub fn prove(ring: &Ring, member: &Member, answer: Option<&Answer>) -> Result<Pr
         return Err(NoProof::OtherCluster);
     }
     if status.epoch != ring.epoch {
-        return Err(NoProof::Epoch {
-            has: status.epoch,
-            wants: ring.epoch,
-        });
+        return Err(NoProof::Epoch { has: status.epoch, wants: ring.epoch });
     }
-    let listed = u32::try_from(ring.listed(member.index))
-        .unwrap_or(u32::MAX)
-        .max(status.listed_partitions);
+    let listed = u32::try_from(ring.listed(member.index)).unwrap_or(u32::MAX).max(status.listed_partitions);
     if listed > 0 || member.state != MemberState::Leaving {
         return Err(NoProof::Listed { partitions: listed });
     }
     if status.hints > 0 {
-        return Err(NoProof::Hints {
-            hints: status.hints,
-        });
+        return Err(NoProof::Hints { hints: status.hints });
     }
     if status.leftover_partitions > 0 {
-        return Err(NoProof::Leftover {
-            partitions: status.leftover_partitions,
-        });
+        return Err(NoProof::Leftover { partitions: status.leftover_partitions });
     }
-    Ok(Proof {
-        pod: member.name.clone(),
-        incarnation: member.incarnation,
-        epoch: ring.epoch,
-    })
+    Ok(Proof { pod: member.name.clone(), incarnation: member.incarnation, epoch: ring.epoch })
 }
