@@ -1,4 +1,5 @@
 //! Preference lists and fallbacks against their definition, written out naively.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed, as it should")]
 
 use dynamo::preference::{MemberIndex, Zone, fallbacks, preference_list, preference_lists};
 use proptest::prelude::*;

@@ -5,6 +5,7 @@ use super::matching::Matching;
 use super::polish::Random;
 use super::problem::Problem;
 use super::sequence::{sequence, shuffled};
+use super::take::take;
 use crate::preference::{Id, UNOWNED};
 
 /// Owners at quota. The seed turns the places at which the work begins.
@@ -15,8 +16,9 @@ pub(super) fn fill(problem: &Problem, seed: u64) -> Vec<Id> {
     let mut fill = Fill::new(problem, seed);
     fill.give_away();
     fill.give_rest();
-    fill.take();
-    fill.owners
+    let Fill { mut owners, missing, surplus, start, .. } = fill;
+    take(problem, &mut owners, missing, surplus, start, &mut Random::new(seed));
+    owners
 }
 
 /// A new ring: zones take turns, and in each zone its members do.
@@ -44,9 +46,6 @@ fn from_nothing(problem: &Problem, seed: u64) -> Vec<Id> {
     order.into_iter().map(&mut owner).collect()
 }
 
-/// How far around an ideal place a better one is looked for at first, in partitions.
-const RADIUS: usize = 32;
-
 struct Fill<'a> {
     problem: &'a Problem,
     owners: Vec<Id>,
@@ -54,7 +53,6 @@ struct Fill<'a> {
     missing: Vec<usize>,
     /// How many partitions each member has to give.
     surplus: Vec<usize>,
-    random: Random,
     /// Where on the ring to begin.
     start: usize,
 }
@@ -68,7 +66,6 @@ impl<'a> Fill<'a> {
         Self {
             missing: pairs().map(|(quota, have): (&usize, &usize)| quota.saturating_sub(*have)).collect(),
             surplus: pairs().map(|(quota, have)| have.saturating_sub(*quota)).collect(),
-            random: Random::new(seed),
             start: (seed as usize).wrapping_mul(7) % problem.q(),
             problem,
             owners,
@@ -157,75 +154,6 @@ impl<'a> Fill<'a> {
             if let Some(member) = best {
                 self.missing[member] -= 1;
                 self.owners[p] = member as Id;
-            }
-        }
-    }
-
-    /// Members that miss partitions take them in turns, at places spread evenly over the ring.
-    fn take(&mut self) {
-        let missing = self.missing.clone();
-        let q = self.problem.q();
-        let total: usize = missing.iter().sum();
-        let takers = missing.iter().filter(|&&missing| missing > 0).count();
-        let distance = ((self.problem.rule.n + 1) * total).div_ceil(q);
-        let turns = shuffled(&missing, distance.min(takers.saturating_sub(1)), &mut self.random);
-        let given = self.surplus.clone();
-        for (turn, member) in turns.into_iter().enumerate() {
-            let ideal = (self.start + turn * q / total) % q;
-            if let Some(p) = self.place_to_take(member as Id, ideal, turn, total, &given) {
-                self.surplus[self.owners[p] as usize] -= 1;
-                self.owners[p] = member as Id;
-                self.missing[member] -= 1;
-            }
-        }
-    }
-
-    /// The best place near the ideal one, in ever wider surroundings until the member fits somewhere.
-    fn place_to_take(
-        &self,
-        member: Id,
-        ideal: usize,
-        turn: usize,
-        total: usize,
-        given: &[usize],
-    ) -> Option<usize> {
-        let q = self.problem.q();
-        let n = self.problem.rule.n;
-        let donors = given.iter().filter(|&&given| given > 0).count();
-        let mut radius = donors.min(RADIUS) + n;
-        loop {
-            let steps = (2 * radius + 1).min(q);
-            let mut best: Option<(i64, usize)> = None;
-            for step in 0..steps {
-                // 0, 1, −1, 2, −2 …
-                let offset = step.div_ceil(2);
-                let p = if step % 2 == 1 { (ideal + offset) % q } else { (ideal + q - offset) % q };
-                let donor = self.owners[p] as usize;
-                if self.surplus[donor] == 0 {
-                    continue;
-                }
-                let taken = given[donor] - self.surplus[donor];
-                // By how many turns the donor is ahead of giving evenly over all turns.
-                let ahead = ((2 * taken + 1) * total) as i64 * 500 / given[donor] as i64 - turn as i64 * 1000;
-                let away = (offset * donors * total) as i64 * 1000 / q as i64;
-                let mut price = ahead + away;
-                if !self.problem.fits(&self.owners, p, member, n) {
-                    price += 100_000;
-                }
-                if !self.problem.fits(&self.owners, p, member, n - 1) {
-                    price += 100_000_000;
-                }
-                if !self.problem.fits(&self.owners, p, donor as Id, n - 1) {
-                    price -= 200_000;
-                }
-                if best.is_none_or(|(least, _)| price < least) {
-                    best = Some((price, p));
-                }
-            }
-            match best {
-                Some((price, p)) if price < 50_000_000 || steps == q => return Some(p),
-                None if steps == q => return None,
-                _ => radius *= 2,
             }
         }
     }

@@ -24,13 +24,14 @@ pub fn list_moves(current: &[Vec<MemberIndex>], wanted: &[Vec<MemberIndex>]) -> 
 /// * what lists lack: n less the current members that are wanted and may stay together, over all partitions;
 ///
 /// and the greater of the two is returned. Nothing can do with fewer, because every addition mends at most one lack
-/// of each kind; it is the number that a scale's bytes are measured against.
+/// of each kind; it is the number that a scale's bytes are measured against. A weight of zero counts as one.
 #[must_use]
 pub fn list_moves_minimum(current: &[Vec<MemberIndex>], members: &[Candidate], n: usize) -> usize {
-    if members.is_empty() || current.is_empty() {
+    if members.is_empty() || current.is_empty() || n == 0 {
         return 0;
     }
-    let mut members = members.to_vec();
+    let heavy_enough = |member: &Candidate| Candidate { weight: member.weight.max(1), ..*member };
+    let mut members: Vec<Candidate> = members.iter().map(heavy_enough).collect();
     members.sort_by_key(|member| member.index);
     let id = |index: &MemberIndex| members.binary_search_by_key(index, |member| member.index).ok();
     let wanted = |list: &Vec<MemberIndex>| list.iter().filter_map(id).map(|id| id as Id).collect();

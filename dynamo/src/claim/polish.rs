@@ -61,9 +61,17 @@ impl Polish {
     /// Tries one exchange at a place that is not perfect, or anywhere if it is the loads or the moves that are not.
     fn attempt(&mut self, board: &mut Board<'_>) {
         let p = self.target(board);
-        let Some((a, b)) = self.exchange(board, p) else {
-            return;
-        };
+        let n = board.problem.rule.n;
+        // Where every zone is met once, looking whether an owner would fit is cheaper than trying it.
+        let proposals = if board.problem.zones_once { PROPOSALS } else { 1 };
+        let mut drawn = None;
+        for _ in 0..proposals {
+            drawn = self.exchange(board, p).or(drawn);
+            if drawn.is_some_and(|(a, _)| board.problem.fits(board.owners(), p, a.1, n - 1)) {
+                break;
+            }
+        }
+        let Some((a, b)) = drawn else { return };
         let before = board.cost().total();
         let (old_a, old_b) = (board.owners()[a.0], board.owners()[b.0]);
         board.set(a.0, a.1);

@@ -123,6 +123,7 @@ fn a_change_of_mind_half_way_is_claimed_from_where_things_are() {
             let (here, blind) = (moves(&here.owners), moves(&blind.owners));
             println!("{from} to {to}, {end}: {here} replica moves, {blind} without the lists, at least {minimum}");
             assert!(here <= blind, "{from} to {to}, {end}: the lists must help");
+            assert!(here as f64 <= 1.1 * minimum as f64, "{from} to {to}, {end}: {here} of {minimum}");
         }
     }
 }

@@ -150,7 +150,7 @@ fn any_members() -> impl Strategy<Value = Vec<Candidate>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn any_assignment_is_mended(owners in any_owners(), members in any_members(), n in 1_usize..=5) {
