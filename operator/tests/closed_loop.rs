@@ -1,5 +1,6 @@
 //! The planner in a closed loop with a cluster in memory. Each story is a few plain statements; the last test tells
 //! random ones. What must never happen is asserted by the world at each action.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod world;
 

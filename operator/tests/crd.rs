@@ -1,4 +1,5 @@
 //! The CRD that is checked in is the one that this operator means.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use annulus_operator::crd;
 

@@ -1,5 +1,6 @@
 //! The planner's decision table: each row of the table in `docs/operator.md` is a situation made here, and what the
 //! planner decides in it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod world;
 
