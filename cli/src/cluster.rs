@@ -32,7 +32,8 @@ impl Source {
     pub async fn ring(&self, name: &str) -> anyhow::Result<Ring> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let name = format!("{name}-ring");
-        let map = api.get(&name).await.with_context(|| format!("reading configmap/{name}; is there a ring yet?"))?;
+        let map =
+            api.get(&name).await.with_context(|| format!("reading configmap/{name}; is there a ring yet?"))?;
         let json = map.data.and_then(|mut data| data.remove("ring.json")).context("it holds no ring.json")?;
         Ok(from_json(json.as_bytes())?)
     }

@@ -87,7 +87,9 @@ pub fn moves(ring: &Ring) -> String {
         let since = also.since;
         let _ = match also.phase {
             Phase::Filling => write!(text, "\n{partition:>6}  filling   {here}  ->  {other}  since epoch {since}"),
-            Phase::Retiring => write!(text, "\n{partition:>6}  retiring  {other}  ->  {here}  since epoch {since}"),
+            Phase::Retiring => {
+                write!(text, "\n{partition:>6}  retiring  {other}  ->  {here}  since epoch {since}")
+            }
         };
     }
     text

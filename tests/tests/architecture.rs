@@ -29,7 +29,17 @@ fn dependencies_point_one_way() -> anyhow::Result<()> {
     let forbidden: &[(&str, &[&str])] = &[
         (
             "dynamo",
-            &["annulus-proto", "annulus-node", "annulus-operator", "tokio", "tonic", "kube", "rand", "tracing", "anyhow"],
+            &[
+                "annulus-proto",
+                "annulus-node",
+                "annulus-operator",
+                "tokio",
+                "tonic",
+                "kube",
+                "rand",
+                "tracing",
+                "anyhow",
+            ],
         ),
         ("annulus-proto", &["annulus-node", "annulus-operator", "kube", "tokio"]),
         ("annulus-node", &["annulus-operator", "kube", "k8s-openapi"]),
