@@ -161,6 +161,7 @@ impl Reason {
             Self::VolumeMayHoldRing { .. } => "VolumeMayHoldRing",
             Self::Pacing => "Pacing",
             Self::TooFewForFactor { .. } => "TooFewForFactor",
+            Self::Move(moves::Reason::Connecting { .. }) => "Connecting",
             Self::Move(moves::Reason::Copying { .. }) => "Copying",
             Self::Move(moves::Reason::Acknowledging { .. }) => "Acknowledging",
             Self::Move(moves::Reason::OldListsUnreachable { .. }) => "OldListsUnreachable",
