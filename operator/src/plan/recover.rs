@@ -167,10 +167,11 @@ fn newcomer<'a>(
     ordinal: u32,
 ) -> Result<(&'a Pod, &'a Answer), Reason> {
     let name = desired.pod(ordinal);
-    let foreign = observed
-        .volume(ordinal)
+    // A node refuses to run on another cluster's data, so its claim has to tell.
+    let foreign = observed.volume(ordinal).filter(|volume| volume.bound);
+    let foreign = foreign
         .and_then(|volume| volume.cluster)
-        .filter(|c| *c != desired.cluster);
+        .filter(|cluster| *cluster != desired.cluster);
     let Some(pod) = observed.pod(ordinal) else {
         return Err(Reason::NoAnswer {
             pod: name,
