@@ -8,7 +8,11 @@
 #![forbid(unsafe_code)]
 
 pub mod claim;
+pub mod digest;
+pub mod hlc;
 pub mod moves;
+pub mod object;
 pub mod preference;
+pub mod quorum;
 pub mod ring;
 pub mod token;

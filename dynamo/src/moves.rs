@@ -9,10 +9,12 @@
 mod advance;
 mod membership;
 mod progress;
+mod proof;
 
 pub use advance::advance;
 pub use membership::create;
 pub use progress::{Progress, progress};
+pub use proof::{Certificate, NotYet, may_go};
 
 use crate::claim::ClaimError;
 use crate::ring::{Quorums, Ring};
@@ -58,6 +60,8 @@ pub struct Report {
     pub epoch: u64,
     /// Moves that the node has completed as a new holder: (partition, `since` of the filling entry).
     pub synced: BTreeSet<(u32, u64)>,
+    /// Members that the node cannot reach now.
+    pub unreachable: BTreeSet<Uuid>,
 }
 
 /// Reports by incarnation.
@@ -111,6 +115,13 @@ pub struct Change {
 /// Why a move has not gone on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
+    /// The member is to receive partitions, but not all that answer have met it yet.
+    Connecting {
+        /// Name of the member.
+        member: String,
+        /// Partitions that wait for it.
+        partitions: usize,
+    },
     /// The member still copies this many partitions.
     Copying {
         /// Name of the member.
@@ -137,6 +148,9 @@ pub enum Reason {
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Connecting { member, partitions } => {
+                write!(f, "{member} is not yet reached by all nodes; {partitions} partitions wait to move to it")
+            }
             Self::Copying { member, partitions, answers: true } => {
                 write!(f, "{member} copies {partitions} partitions")
             }

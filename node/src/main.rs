@@ -1,2 +1,43 @@
-//! The node binary.
-fn main() {}
+//! `annulus-node`: `serve` is one node of a ring, `dev` a whole ring of nodes on this machine.
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+mod dev;
+mod serve;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// A node of an Annulus ring: a peer-to-peer, always-writable key-value store that speaks Redis.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve as one node. The operator starts nodes like this; by hand, `dev` is what you want.
+    Serve(Box<serve::Arguments>),
+    /// Run a ring of real nodes on loopback, without Kubernetes.
+    Dev(dev::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_env("ANNULUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    match arguments.command {
+        Command::Serve(arguments) => runtime.block_on(serve::run(*arguments)),
+        Command::Dev(arguments) => runtime.block_on(dev::run(arguments)),
+    }
+}

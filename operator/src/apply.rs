@@ -82,10 +82,7 @@ impl Hands<'_> {
         };
         match (&applied.ring, self.seen.observed.ring()) {
             (Some(ring), _) => self.hand_over(ring, &|_| true).await,
-            (None, Some(ring)) => {
-                self.hand_over(ring, &|pod| plan.lagging.iter().any(|name| name == pod))
-                    .await
-            }
+            (None, Some(ring)) => self.hand_over(ring, &|pod| plan.lagging.iter().any(|name| name == pod)).await,
             (None, None) => {}
         }
         Ok(applied)
@@ -93,33 +90,20 @@ impl Hands<'_> {
 
     async fn perform(&self, action: &Action) -> Result<Applied, ApplyError> {
         match action {
-            Action::ApplyObjects { replicas, proven } => {
-                self.apply_objects(*replicas, proven).await?
-            }
-            Action::ScaleWorkload {
-                replicas,
-                proven,
-                why,
-            } => {
+            Action::ApplyObjects { replicas, proven } => self.apply_objects(*replicas, proven).await?,
+            Action::ScaleWorkload { replicas, proven, why } => {
                 let version = match why {
                     Scaling::Grow | Scaling::PutBack { .. } => None,
-                    Scaling::Shrink {
-                        proofs,
-                        resource_version,
-                    } => {
+                    Scaling::Shrink { proofs, resource_version } => {
                         self.check_again(proofs).await?;
                         Some(resource_version.as_str())
                     }
                 };
                 self.apply_stateful_set(*replicas, proven, version).await?;
             }
-            Action::CreateRing(ring)
-            | Action::RestoreRing { ring, .. }
-            | Action::PublishRing { ring, .. } => {
+            Action::CreateRing(ring) | Action::RestoreRing { ring, .. } | Action::PublishRing { ring, .. } => {
                 self.publish(ring).await?;
-                return Ok(Applied {
-                    ring: Some(ring.clone()),
-                });
+                return Ok(Applied { ring: Some(ring.clone()) });
             }
             Action::DeleteVolume { name, uid } => {
                 self.delete::<PersistentVolumeClaim>(name, uid).await?;
@@ -130,18 +114,9 @@ impl Hands<'_> {
         Ok(Applied::default())
     }
 
-    async fn apply_objects(
-        &self,
-        replicas: u32,
-        proven: &BTreeSet<Uuid>,
-    ) -> Result<(), ApplyError> {
-        let Built {
-            nodes_service,
-            client_service,
-            pod_disruption_budget,
-            network_policy,
-            stateful_set: _,
-        } = self.built;
+    async fn apply_objects(&self, replicas: u32, proven: &BTreeSet<Uuid>) -> Result<(), ApplyError> {
+        let Built { nodes_service, client_service, pod_disruption_budget, network_policy, stateful_set: _ } =
+            self.built;
         self.apply_one(nodes_service).await?;
         self.apply_one(client_service).await?;
         self.apply_one(pod_disruption_budget).await?;
@@ -168,15 +143,9 @@ impl Hands<'_> {
         let api = self.api::<NetworkPolicy>();
         let name = self.cluster.name_any();
         let read = api.get_opt(&name).await;
-        let found = read.map_err(|source| ApplyError::Write {
-            what: format!("NetworkPolicy {name}"),
-            source,
-        })?;
+        let found = read.map_err(|source| ApplyError::Write { what: format!("NetworkPolicy {name}"), source })?;
         match found.filter(|policy| policy.annotations().contains_key(build::BUILT_FROM)) {
-            Some(policy) => {
-                self.delete::<NetworkPolicy>(&name, &policy.uid().unwrap_or_default())
-                    .await
-            }
+            Some(policy) => self.delete::<NetworkPolicy>(&name, &policy.uid().unwrap_or_default()).await,
             None => Ok(()),
         }
     }
@@ -184,64 +153,35 @@ impl Hands<'_> {
     /// Asks the leaving nodes once more, and makes sure that neither the wish nor the ring is another by now.
     async fn check_again(&self, proofs: &[Proof]) -> Result<(), ApplyError> {
         let read = |what: &'static str| {
-            move |source| ApplyError::Write {
-                what: format!("nothing; reading {what}"),
-                source,
-            }
+            move |source| ApplyError::Write { what: format!("nothing; reading {what}"), source }
         };
         let name = self.cluster.name_any();
-        let cluster = self
-            .api::<KeyValueCluster>()
-            .get(&name)
-            .await
-            .map_err(read("the KeyValueCluster"))?;
-        if cluster.uid() != self.cluster.uid()
-            || cluster.metadata.generation != self.cluster.metadata.generation
-        {
+        let cluster = self.api::<KeyValueCluster>().get(&name).await.map_err(read("the KeyValueCluster"))?;
+        if cluster.uid() != self.cluster.uid() || cluster.metadata.generation != self.cluster.metadata.generation {
             return Err(ApplyError::Changed("the KeyValueCluster"));
         }
         let ring_name = build::ring_config_map_name(&name);
-        let config_map = self
-            .api::<ConfigMap>()
-            .get(&ring_name)
-            .await
-            .map_err(read("the ring"))?;
-        let StoredRing::Held {
-            ring,
-            resource_version,
-        } = &self.seen.observed.stored
-        else {
+        let config_map = self.api::<ConfigMap>().get(&ring_name).await.map_err(read("the ring"))?;
+        let StoredRing::Held { ring, resource_version } = &self.seen.observed.stored else {
             return Err(ApplyError::Changed("the ring"));
         };
         if config_map.resource_version().as_ref() != Some(resource_version) {
             return Err(ApplyError::Changed("the ring"));
         }
-        let asked = proofs
-            .iter()
-            .map(|proof| async move { (proof, self.prove_again(ring, proof).await) });
+        let asked = proofs.iter().map(|proof| async move { (proof, self.prove_again(ring, proof).await) });
         for (proof, result) in join_all(asked).await {
-            result.map_err(|why| ApplyError::Proof {
-                pod: proof.pod().to_owned(),
-                why,
-            })?;
+            result.map_err(|why| ApplyError::Proof { pod: proof.pod().to_owned(), why })?;
         }
         Ok(())
     }
 
     async fn prove_again(&self, ring: &Ring, proof: &Proof) -> Result<(), NoProof> {
-        let pod = self
-            .seen
-            .observed
-            .pods
-            .iter()
-            .find(|pod| pod.name == proof.pod());
+        let pod = self.seen.observed.pods.iter().find(|pod| pod.name == proof.pod());
         let ip = pod.and_then(|pod| pod.ip).ok_or(NoProof::NoAnswer)?;
         let Observation::Answer(answer) = ask(self.nodes, ip).await else {
             return Err(NoProof::NoAnswer);
         };
-        let member = ring
-            .member_by_incarnation(proof.incarnation())
-            .ok_or(NoProof::OtherIncarnation)?;
+        let member = ring.member_by_incarnation(proof.incarnation()).ok_or(NoProof::OtherIncarnation)?;
         prove(ring, member, Some(&answer)).map(|_| ())
     }
 
@@ -250,30 +190,18 @@ impl Hands<'_> {
         let api = self.api::<ConfigMap>();
         let version = match &self.seen.observed.stored {
             StoredRing::Missing => None,
-            StoredRing::Damaged {
-                resource_version, ..
+            StoredRing::Damaged { resource_version, .. } | StoredRing::Held { resource_version, .. } => {
+                Some(resource_version.as_str())
             }
-            | StoredRing::Held {
-                resource_version, ..
-            } => Some(resource_version.as_str()),
         };
         let config_map = build::ring_config_map(self.cluster, ring, version);
-        let parameters = PostParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
+        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let written = match version {
             None => api.create(&parameters, &config_map).await,
-            Some(_) => {
-                api.replace(&config_map.name_any(), &parameters, &config_map)
-                    .await
-            }
+            Some(_) => api.replace(&config_map.name_any(), &parameters, &config_map).await,
         };
         let what = || format!("ring epoch {}", ring.epoch);
-        written.map(|_| ()).map_err(|source| ApplyError::Write {
-            what: what(),
-            source,
-        })
+        written.map(|_| ()).map_err(|source| ApplyError::Write { what: what(), source })
     }
 
     async fn hand_over(&self, ring: &Ring, to: &(dyn Fn(&str) -> bool + Sync)) {
@@ -293,19 +221,10 @@ impl Hands<'_> {
     async fn grow_volume(&self, name: &str) -> Result<(), ApplyError> {
         let size = &self.cluster.spec.storage.size;
         let patch = serde_json::json!({"spec": {"resources": {"requests": {"storage": size}}}});
-        let parameters = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
-        let written = self
-            .api::<PersistentVolumeClaim>()
-            .patch(name, &parameters, &Patch::Merge(patch))
-            .await;
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let written = self.api::<PersistentVolumeClaim>().patch(name, &parameters, &Patch::Merge(patch)).await;
         let what = || format!("the size of volume claim {name}");
-        written.map(|_| ()).map_err(|source| ApplyError::Write {
-            what: what(),
-            source,
-        })
+        written.map(|_| ()).map_err(|source| ApplyError::Write { what: what(), source })
     }
 
     async fn apply_one<T>(&self, object: &T) -> Result<(), ApplyError>
@@ -315,15 +234,9 @@ impl Hands<'_> {
     {
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let name = object.name_any();
-        let written = self
-            .api::<T>()
-            .patch(&name, &parameters, &Patch::Apply(object))
-            .await;
+        let written = self.api::<T>().patch(&name, &parameters, &Patch::Apply(object)).await;
         let what = || format!("{} {name}", T::kind(&()));
-        written.map(|_| ()).map_err(|source| ApplyError::Write {
-            what: what(),
-            source,
-        })
+        written.map(|_| ()).map_err(|source| ApplyError::Write { what: what(), source })
     }
 
     /// Deletes the object of this very UID; that it is gone already is as good.
@@ -332,21 +245,12 @@ impl Hands<'_> {
         T: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
         T: DeserializeOwned + Clone + std::fmt::Debug,
     {
-        let preconditions = Preconditions {
-            uid: Some(uid.to_owned()),
-            resource_version: None,
-        };
-        let parameters = DeleteParams {
-            preconditions: Some(preconditions),
-            ..DeleteParams::default()
-        };
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+        let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match self.api::<T>().delete(name, &parameters).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(source) => Err(ApplyError::Write {
-                what: format!("{} {name}", T::kind(&())),
-                source,
-            }),
+            Err(source) => Err(ApplyError::Write { what: format!("{} {name}", T::kind(&())), source }),
         }
     }
 
@@ -354,9 +258,6 @@ impl Hands<'_> {
     where
         T: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
-        Api::namespaced(
-            self.client.clone(),
-            &self.cluster.namespace().unwrap_or_default(),
-        )
+        Api::namespaced(self.client.clone(), &self.cluster.namespace().unwrap_or_default())
     }
 }

@@ -8,14 +8,10 @@ use kube::{Api, Client, CustomResourceExt};
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// The resource is not served.
-    #[error(
-        "the API server does not serve {0}; apply the CRD, as `annulus-operator crd` prints it"
-    )]
+    #[error("the API server does not serve {0}; apply the CRD, as `annulus-operator crd` prints it")]
     NotServed(String),
     /// Clusters may not be listed.
-    #[error(
-        "KeyValueClusters may not be listed; grant the service account the chart's ClusterRole: {0}"
-    )]
+    #[error("KeyValueClusters may not be listed; grant the service account the chart's ClusterRole: {0}")]
     Forbidden(String),
     /// The API server did not answer.
     #[error("the API server did not answer: {0}")]
@@ -33,12 +29,10 @@ pub async fn check(client: Client, namespace: Option<&str>) -> Result<usize, Che
     };
     match api.list(&ListParams::default()).await {
         Ok(list) => Ok(list.items.len()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Err(CheckError::NotServed(
-            KeyValueCluster::crd_name().to_owned(),
-        )),
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            Err(CheckError::Forbidden(status.message.clone()))
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            Err(CheckError::NotServed(KeyValueCluster::crd_name().to_owned()))
         }
+        Err(kube::Error::Api(status)) if status.code == 403 => Err(CheckError::Forbidden(status.message.clone())),
         Err(error) => Err(error.into()),
     }
 }

@@ -74,12 +74,7 @@ struct Memory {
 impl Operator {
     /// An operator that has done nothing yet.
     #[must_use]
-    pub fn new(
-        client: Client,
-        nodes: Arc<dyn NodeClient>,
-        defaults: Defaults,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(client: Client, nodes: Arc<dyn NodeClient>, defaults: Defaults, metrics: Arc<Metrics>) -> Self {
         let recorder = Recorder::new(client.clone(), reporter());
         Self {
             client,
@@ -104,9 +99,7 @@ impl Operator {
             .applied_objects()
             .predicate_filter(predicates::generation, PredicateConfig::default());
         let ours = watcher::Config::default().labels(build::CLUSTER);
-        let config = controller::Config::default()
-            .debounce(Duration::from_millis(100))
-            .concurrency(16);
+        let config = controller::Config::default().debounce(Duration::from_millis(100)).concurrency(16);
         let rounds = Controller::for_stream(changes, reader)
             .with_config(config)
             .owns(self.api::<StatefulSet>(), ours.clone())
@@ -115,11 +108,7 @@ impl Operator {
             .owns(self.api::<PodDisruptionBudget>(), ours.clone())
             .watches(self.api::<Pod>(), ours, cluster_of_pod)
             .graceful_shutdown_on(stop)
-            .run(
-                reconcile,
-                |_, _, _| Action::requeue(AFTER_ERROR),
-                self.clone(),
-            );
+            .run(reconcile, |_, _, _| Action::requeue(AFTER_ERROR), self.clone());
         rounds
             .for_each(|round| async {
                 match round {
@@ -155,21 +144,11 @@ impl Operator {
     /// Tells of something that happens once, each time in its own words.
     async fn tell(&self, cluster: &KeyValueCluster, event: &Event) {
         // A recorder of its own: the shared one would fold this into the last Event of the same reason.
-        self.publish(
-            &Recorder::new(self.client.clone(), reporter()),
-            cluster,
-            event,
-        )
-        .await;
+        self.publish(&Recorder::new(self.client.clone(), reporter()), cluster, event).await;
     }
 
     async fn publish(&self, recorder: &Recorder, cluster: &KeyValueCluster, event: &Event) {
-        tracing::info!(
-            cluster = cluster.name_any(),
-            reason = event.reason,
-            note = event.note,
-            "event"
-        );
+        tracing::info!(cluster = cluster.name_any(), reason = event.reason, note = event.note, "event");
         if let Err(error) = recorder.publish(event, &cluster.object_ref(&())).await {
             tracing::warn!(%error, "an Event could not be written");
         }
@@ -177,10 +156,7 @@ impl Operator {
 }
 
 fn reporter() -> Reporter {
-    Reporter {
-        controller: FIELD_MANAGER.to_owned(),
-        instance: std::env::var("POD_NAME").ok(),
-    }
+    Reporter { controller: FIELD_MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() }
 }
 
 fn cluster_of_pod(pod: Pod) -> Option<ObjectRef<KeyValueCluster>> {
@@ -189,40 +165,24 @@ fn cluster_of_pod(pod: Pod) -> Option<ObjectRef<KeyValueCluster>> {
 }
 
 fn labels(cluster: &KeyValueCluster) -> ClusterLabels {
-    ClusterLabels {
-        namespace: cluster.namespace().unwrap_or_default(),
-        name: cluster.name_any(),
-    }
+    ClusterLabels { namespace: cluster.namespace().unwrap_or_default(), name: cluster.name_any() }
 }
 
-async fn reconcile(
-    cached: Arc<KeyValueCluster>,
-    operator: Arc<Operator>,
-) -> Result<Action, RoundError> {
+async fn reconcile(cached: Arc<KeyValueCluster>, operator: Arc<Operator>) -> Result<Action, RoundError> {
     let started = Instant::now();
-    let api: Api<KeyValueCluster> = Api::namespaced(
-        operator.client.clone(),
-        &cached.namespace().unwrap_or_default(),
-    );
+    let api: Api<KeyValueCluster> =
+        Api::namespaced(operator.client.clone(), &cached.namespace().unwrap_or_default());
     let live = api.get_opt(&cached.name_any()).await;
-    let live = live.map_err(|source| ObserveError {
-        what: "the KeyValueCluster",
-        source,
-    })?;
+    let live = live.map_err(|source| ObserveError { what: "the KeyValueCluster", source })?;
     let Some(cluster) = live.filter(|live| live.metadata.deletion_timestamp.is_none()) else {
         // Whatever it owns goes with it, by its owner references.
         operator.metrics.forget(&labels(&cached));
-        let mut memory = operator
-            .memory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut memory = operator.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.remove(&cached.uid().unwrap_or_default());
         return Ok(Action::await_change());
     };
     let result = round(&operator, &cluster).await;
-    operator
-        .metrics
-        .round(&labels(&cluster), started.elapsed(), result.is_err());
+    operator.metrics.round(&labels(&cluster), started.elapsed(), result.is_err());
     result
 }
 
@@ -237,13 +197,7 @@ async fn round(operator: &Operator, cluster: &KeyValueCluster) -> Result<Action,
         Ok(desired) => plan::plan(desired, &seen.observed, HashKey(rand::random())),
         Err(_) => Plan::default(),
     };
-    let hands = Hands {
-        client: &operator.client,
-        nodes: &*operator.nodes,
-        cluster,
-        seen: &seen,
-        built: &built,
-    };
+    let hands = Hands { client: &operator.client, nodes: &*operator.nodes, cluster, seen: &seen, built: &built };
     let applied = match desired.as_ref().is_ok_and(|desired| !desired.paused) {
         true => hands.apply(&plan).await,
         false => Ok(Applied::default()),
@@ -251,21 +205,9 @@ async fn round(operator: &Operator, cluster: &KeyValueCluster) -> Result<Action,
     if let (Ok(applied), Some(action)) = (&applied, &plan.action) {
         note(operator, cluster, &seen, action, applied).await;
     }
-    report(
-        operator,
-        cluster,
-        &seen,
-        &plan,
-        desired.as_ref().err(),
-        &applied,
-    )
-    .await?;
+    report(operator, cluster, &seen, &plan, desired.as_ref().err(), &applied).await?;
     applied?;
-    let busy = plan.action.is_some()
-        || plan
-            .waiting
-            .iter()
-            .any(|reason| *reason != plan::Reason::Paused);
+    let busy = plan.action.is_some() || plan.waiting.iter().any(|reason| *reason != plan::Reason::Paused);
     Ok(Action::requeue(if busy { BEAT } else { operator.resync }))
 }
 
@@ -274,9 +216,7 @@ async fn round(operator: &Operator, cluster: &KeyValueCluster) -> Result<Action,
 fn pace(operator: &Operator, cluster: &KeyValueCluster, seen: &mut Seen) {
     let memory = operator.remember(cluster, |memory| *memory);
     seen.observed.published_just_now = memory.published.is_some_and(|at| at.elapsed() < BEAT);
-    let due = memory
-        .refreshed
-        .is_none_or(|at| at.elapsed() >= operator.resync);
+    let due = memory.refreshed.is_none_or(|at| at.elapsed() >= operator.resync);
     if due {
         seen.observed.objects = Objects::Differ;
     }
@@ -315,10 +255,7 @@ async fn report(
     applied: &Result<Applied, ApplyError>,
 ) -> Result<(), RoundError> {
     let failed = applied.as_ref().err().map(ToString::to_string);
-    let published = applied
-        .as_ref()
-        .ok()
-        .and_then(|applied| applied.ring.as_deref());
+    let published = applied.as_ref().ok().and_then(|applied| applied.ring.as_deref());
     let now = status(&Round {
         cluster,
         observed: &seen.observed,
@@ -328,40 +265,26 @@ async fn report(
         ring: published.or(seen.observed.ring()),
         now: Timestamp::now(),
     });
-    operator
-        .metrics
-        .found(&labels(cluster), &now, &plan.waiting);
+    operator.metrics.found(&labels(cluster), &now, &plan.waiting);
     for event in news(cluster, plan, invalid) {
         operator.publish(&operator.recorder, cluster, &event).await;
     }
     if cluster.status.as_ref() == Some(&now) {
         return Ok(());
     }
-    write_status(operator, cluster, &now)
-        .await
-        .map_err(RoundError::Status)
+    write_status(operator, cluster, &now).await.map_err(RoundError::Status)
 }
 
 /// What only a person can mend, as far as the last status does not say it already.
 fn news(cluster: &KeyValueCluster, plan: &Plan, invalid: Option<&Invalid>) -> Vec<Event> {
     let before = cluster.status.clone().unwrap_or_default();
     let refused = invalid.map(ToString::to_string);
-    let known = |note: &String| {
-        before
-            .conditions
-            .iter()
-            .any(|condition| condition.message == *note)
-    };
-    let refused = refused
-        .filter(|note| !known(note))
-        .map(|note| events::blocked("SpecRefused", note));
+    let known = |note: &String| before.conditions.iter().any(|condition| condition.message == *note);
+    let refused = refused.filter(|note| !known(note)).map(|note| events::blocked("SpecRefused", note));
     let helpless = plan.waiting.iter().filter(|reason| reason.needs_help());
     let helpless = helpless.map(|reason| (reason.code(), reason.to_string()));
     let helpless = helpless.filter(|(_, note)| !before.waiting.contains(note));
-    refused
-        .into_iter()
-        .chain(helpless.map(|(code, note)| events::blocked(code, note)))
-        .collect()
+    refused.into_iter().chain(helpless.map(|(code, note)| events::blocked(code, note))).collect()
 }
 
 async fn write_status(
@@ -369,10 +292,8 @@ async fn write_status(
     cluster: &KeyValueCluster,
     status: &KeyValueClusterStatus,
 ) -> Result<(), kube::Error> {
-    let api: Api<KeyValueCluster> = Api::namespaced(
-        operator.client.clone(),
-        &cluster.namespace().unwrap_or_default(),
-    );
+    let api: Api<KeyValueCluster> =
+        Api::namespaced(operator.client.clone(), &cluster.namespace().unwrap_or_default());
     let patch = serde_json::json!({
         "apiVersion": KeyValueCluster::api_version(&()),
         "kind": KeyValueCluster::kind(&()),
@@ -380,7 +301,5 @@ async fn write_status(
         "status": status,
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    api.patch_status(&cluster.name_any(), &parameters, &Patch::Apply(patch))
-        .await
-        .map(|_| ())
+    api.patch_status(&cluster.name_any(), &parameters, &Patch::Apply(patch)).await.map(|_| ())
 }

@@ -24,42 +24,26 @@ pub fn of_action(action: &Action, observed: &Observed, cluster: &str) -> Vec<Eve
                 let note = if pods.is_empty() {
                     format!("pods beyond {replicas} are no members of the ring and go")
                 } else {
-                    format!(
-                        "{} hold nothing any more, by their own word, and go",
-                        pods.join(", ")
-                    )
+                    format!("{} hold nothing any more, by their own word, and go", pods.join(", "))
                 };
                 normal("ScaleInProven", note)
             }
         }],
         Action::CreateRing(ring) => {
             let (members, partitions) = (ring.members.len(), ring.partitions.len());
-            vec![normal(
-                "ClusterCreated",
-                format!("first ring: {partitions} partitions on {members} members"),
-            )]
+            vec![normal("ClusterCreated", format!("first ring: {partitions} partitions on {members} members"))]
         }
         Action::RestoreRing { ring, from } => {
-            vec![warning(
-                "RingRestored",
-                format!("ring epoch {} was restored from {from}", ring.epoch),
-            )]
+            vec![warning("RingRestored", format!("ring epoch {} was restored from {from}", ring.epoch))]
         }
         Action::PublishRing { ring, change } => published(ring, change.retargeted, observed),
         Action::DeleteVolume { name, .. } => {
-            vec![normal(
-                "VolumeDeleted",
-                format!("volume claim {name} of a node scaled in was deleted"),
-            )]
+            vec![normal("VolumeDeleted", format!("volume claim {name} of a node scaled in was deleted"))]
         }
-        Action::GrowVolume { name } => vec![normal(
-            "VolumeGrown",
-            format!("volume claim {name} asks for more"),
-        )],
-        Action::RestartPod { name, .. } => vec![normal(
-            "RolloutStep",
-            format!("{name} restarts as now described"),
-        )],
+        Action::GrowVolume { name } => vec![normal("VolumeGrown", format!("volume claim {name} asks for more"))],
+        Action::RestartPod { name, .. } => {
+            vec![normal("RolloutStep", format!("{name} restarts as now described"))]
+        }
     }
 }
 
@@ -70,28 +54,15 @@ pub fn blocked(reason: &str, note: String) -> Event {
 }
 
 fn published(ring: &Ring, retargeted: bool, observed: &Observed) -> Vec<Event> {
-    let meant = |ring: &Ring| {
-        ring.members
-            .iter()
-            .filter(|m| m.state != MemberState::Leaving)
-            .count()
-    };
+    let meant = |ring: &Ring| ring.members.iter().filter(|m| m.state != MemberState::Leaving).count();
     let before = observed.ring();
     if retargeted && let Some(target) = &ring.target {
         let from = before.map_or(0, meant);
-        let note = format!(
-            "from {from} to {} members, {} replica moves",
-            meant(ring),
-            target.replica_moves
-        );
+        let note = format!("from {from} to {} members, {} replica moves", meant(ring), target.replica_moves);
         return vec![normal("RebalanceStarted", note)];
     }
     if ring.target.is_none() && before.is_some_and(|before| before.target.is_some()) {
-        let note = format!(
-            "{} members hold {} partitions",
-            meant(ring),
-            ring.partitions.len()
-        );
+        let note = format!("{} members hold {} partitions", meant(ring), ring.partitions.len());
         return vec![normal("RebalanceFinished", note)];
     }
     Vec::new()
@@ -119,11 +90,5 @@ fn event(type_: EventType, reason: &str, mut note: String) -> Event {
     while note.len() > 1000 {
         note.pop();
     }
-    Event {
-        type_,
-        reason: reason.to_owned(),
-        note: Some(note),
-        action: reason.to_owned(),
-        secondary: None,
-    }
+    Event { type_, reason: reason.to_owned(), note: Some(note), action: reason.to_owned(), secondary: None }
 }

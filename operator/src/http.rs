@@ -33,9 +33,7 @@ pub async fn serve(
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .with_state(pages);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop)
-        .await
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
@@ -49,10 +47,6 @@ async fn metrics(State(pages): State<Pages>) -> Response {
 async fn ready(State(pages): State<Pages>) -> Response {
     match pages.ready.load(Ordering::Relaxed) {
         true => "ready\n".into_response(),
-        false => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the API server has not answered yet\n",
-        )
-            .into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the API server has not answered yet\n").into_response(),
     }
 }

@@ -21,11 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 #[derive(Parser)]
-#[command(
-    name = "annulus-operator",
-    version,
-    about = "Runs Annulus clusters on Kubernetes"
-)]
+#[command(name = "annulus-operator", version, about = "Runs Annulus clusters on Kubernetes")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -90,9 +86,7 @@ async fn main() -> anyhow::Result<()> {
         }
         Command::Check(scope) => {
             let namespace = present(scope.namespace);
-            let client = Client::try_default()
-                .await
-                .context("no way to the API server")?;
+            let client = Client::try_default().await.context("no way to the API server")?;
             let count = check::check(client, namespace.as_deref()).await?;
             println!("the API server serves KeyValueClusters and lists {count}");
             Ok(())
@@ -117,41 +111,22 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     };
     tokio::spawn(stop_on_signal(stop)?);
 
-    let client = Client::try_default()
-        .await
-        .context("no way to the API server")?;
+    let client = Client::try_default().await.context("no way to the API server")?;
     let pages = Pages::default();
-    let listener = TcpListener::bind(run.http)
-        .await
-        .with_context(|| format!("cannot listen on {}", run.http))?;
+    let listener = TcpListener::bind(run.http).await.with_context(|| format!("cannot listen on {}", run.http))?;
     let serving = tokio::spawn(http::serve(listener, pages.clone(), stopped()));
-    let version = client
-        .apiserver_version()
-        .await
-        .context("the API server did not answer")?;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        kubernetes = version.git_version,
-        "operator starts"
-    );
+    let version = client.apiserver_version().await.context("the API server did not answer")?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), kubernetes = version.git_version, "operator starts");
     pages.ready.store(true, Ordering::Relaxed);
 
     act(run, client, &pages.metrics, stopped).await?;
-    serving
-        .await
-        .context("the HTTP server failed")?
-        .context("the HTTP server failed")?;
+    serving.await.context("the HTTP server failed")?.context("the HTTP server failed")?;
     tracing::info!("operator stops");
     Ok(())
 }
 
 /// Contends for the lease and, once it is held, looks after clusters until `stopped` is done.
-async fn act<S>(
-    run: Run,
-    client: Client,
-    metrics: &Arc<Metrics>,
-    stopped: impl Fn() -> S,
-) -> anyhow::Result<()>
+async fn act<S>(run: Run, client: Client, metrics: &Arc<Metrics>, stopped: impl Fn() -> S) -> anyhow::Result<()>
 where
     S: Future<Output = ()> + Send + Sync + 'static,
 {
@@ -160,15 +135,8 @@ where
     let identity = present(std::env::var("POD_NAME").ok());
     let identity = identity.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let leadership = Leadership::contend(client.clone(), &namespace, &run.lease_name, &identity);
-    let mut leadership = leadership
-        .await
-        .context("the lease can be neither read nor created")?;
-    tracing::info!(
-        lease = run.lease_name,
-        namespace,
-        identity,
-        "waiting for the lease"
-    );
+    let mut leadership = leadership.await.context("the lease can be neither read nor created")?;
+    tracing::info!(lease = run.lease_name, namespace, identity, "waiting for the lease");
     let won = tokio::select! {
         won = leadership.won() => won,
         () = stopped() => false,
@@ -177,17 +145,9 @@ where
     if won {
         tracing::info!("this operator acts");
         metrics.leads(true);
-        let defaults = Defaults {
-            node_image: present(run.node_image),
-            operator_namespace: own_namespace,
-        };
+        let defaults = Defaults { node_image: present(run.node_image), operator_namespace: own_namespace };
         let timeout = Duration::from_millis(run.node_timeout_ms);
-        let mut operator = Operator::new(
-            client,
-            Arc::new(GrpcNodes { timeout }),
-            defaults,
-            metrics.clone(),
-        );
+        let mut operator = Operator::new(client, Arc::new(GrpcNodes { timeout }), defaults, metrics.clone());
         operator.resync = Duration::from_secs(run.resync_seconds);
         operator.namespace = present(run.scope.namespace);
         let acting = Arc::new(operator).run(stopped());
@@ -225,10 +185,8 @@ fn log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube_runtime=warn"));
     let colours = std::io::stderr().is_terminal();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(colours)
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(colours).with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().init(),

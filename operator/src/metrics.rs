@@ -61,57 +61,18 @@ impl Default for Metrics {
             reasons: Mutex::default(),
             leader: Gauge::default(),
         };
-        registry.register(
-            "reconciles",
-            "Rounds of reconciliation",
-            metrics.reconciles.clone(),
-        );
-        registry.register(
-            "reconcile_errors",
-            "Rounds that ended with an error",
-            metrics.errors.clone(),
-        );
-        registry.register(
-            "reconcile_duration_seconds",
-            "Time a round took",
-            metrics.duration.clone(),
-        );
-        registry.register(
-            "ring_epoch",
-            "Epoch of the published ring",
-            metrics.epoch.clone(),
-        );
-        registry.register(
-            "ready_replicas",
-            "Pods that are ready",
-            metrics.ready.clone(),
-        );
+        registry.register("reconciles", "Rounds of reconciliation", metrics.reconciles.clone());
+        registry.register("reconcile_errors", "Rounds that ended with an error", metrics.errors.clone());
+        registry.register("reconcile_duration_seconds", "Time a round took", metrics.duration.clone());
+        registry.register("ring_epoch", "Epoch of the published ring", metrics.epoch.clone());
+        registry.register("ready_replicas", "Pods that are ready", metrics.ready.clone());
         let left = metrics.partitions_left.clone();
-        registry.register(
-            "rebalance_partitions_left",
-            "Partitions not yet where they shall be",
-            left,
-        );
+        registry.register("rebalance_partitions_left", "Partitions not yet where they shall be", left);
         let moved = metrics.bytes_moved.clone();
-        registry.register(
-            "rebalance_bytes_moved",
-            "Bytes copied by this rebalance, or the last one",
-            moved,
-        );
-        registry.register(
-            "waiting",
-            "Things that wait, by reason",
-            metrics.waiting.clone(),
-        );
-        registry.register(
-            "leader",
-            "1 while this operator holds the lease",
-            metrics.leader.clone(),
-        );
-        Self {
-            registry,
-            ..metrics
-        }
+        registry.register("rebalance_bytes_moved", "Bytes copied by this rebalance, or the last one", moved);
+        registry.register("waiting", "Things that wait, by reason", metrics.waiting.clone());
+        registry.register("leader", "1 while this operator holds the lease", metrics.leader.clone());
+        Self { registry, ..metrics }
     }
 }
 
@@ -124,17 +85,10 @@ impl Metrics {
     }
 
     /// Takes over what a round has found.
-    pub fn found(
-        &self,
-        cluster: &ClusterLabels,
-        status: &KeyValueClusterStatus,
-        waiting: &[Reason],
-    ) {
+    pub fn found(&self, cluster: &ClusterLabels, status: &KeyValueClusterStatus, waiting: &[Reason]) {
         let epoch = status.ring.as_ref().map_or(0, |ring| ring.epoch);
         self.epoch.get_or_create(cluster).set(epoch);
-        self.ready
-            .get_or_create(cluster)
-            .set(status.ready_replicas.into());
+        self.ready.get_or_create(cluster).set(status.ready_replicas.into());
         let (left, moved) = match (&status.rebalance, &status.last_rebalance) {
             (Some(running), _) => (running.partitions_left.into(), running.bytes_moved),
             (None, last) => (0, last.as_ref().map_or(0, |last| last.bytes_moved)),
@@ -144,11 +98,7 @@ impl Metrics {
         let mut counts: BTreeMap<WaitLabels, i64> = BTreeMap::new();
         for reason in waiting {
             let ClusterLabels { namespace, name } = cluster.clone();
-            let labels = WaitLabels {
-                namespace,
-                name,
-                reason: reason.code().to_owned(),
-            };
+            let labels = WaitLabels { namespace, name, reason: reason.code().to_owned() };
             *counts.entry(labels).or_default() += 1;
         }
         let now: BTreeSet<WaitLabels> = counts.keys().cloned().collect();
@@ -156,9 +106,7 @@ impl Metrics {
             self.waiting.get_or_create(&labels).set(count);
         }
         let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = reasons
-            .insert(cluster.clone(), now.clone())
-            .unwrap_or_default();
+        let before = reasons.insert(cluster.clone(), now.clone()).unwrap_or_default();
         for stale in before.difference(&now) {
             self.waiting.remove(stale);
         }
@@ -168,12 +116,7 @@ impl Metrics {
     pub fn forget(&self, cluster: &ClusterLabels) {
         self.reconciles.remove(cluster);
         self.errors.remove(cluster);
-        for family in [
-            &self.epoch,
-            &self.ready,
-            &self.partitions_left,
-            &self.bytes_moved,
-        ] {
+        for family in [&self.epoch, &self.ready, &self.partitions_left, &self.bytes_moved] {
             family.remove(cluster);
         }
         let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);

@@ -57,29 +57,17 @@ impl GrpcNodes {
     async fn connect(self, address: SocketAddr) -> Result<ControlClient<Channel>, NodeError> {
         let failed = |source| NodeError::Connect { address, source };
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(failed)?;
-        let channel = endpoint
-            .connect_timeout(self.timeout)
-            .connect()
-            .await
-            .map_err(failed)?;
+        let channel = endpoint.connect_timeout(self.timeout).connect().await.map_err(failed)?;
         Ok(ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
     }
 
-    async fn within<T>(
-        self,
-        request: impl Future<Output = Result<T, NodeError>> + Send,
-    ) -> Result<T, NodeError> {
-        tokio::time::timeout(self.timeout, request)
-            .await
-            .map_err(|_| NodeError::Timeout(self.timeout))?
+    async fn within<T>(self, request: impl Future<Output = Result<T, NodeError>> + Send) -> Result<T, NodeError> {
+        tokio::time::timeout(self.timeout, request).await.map_err(|_| NodeError::Timeout(self.timeout))?
     }
 }
 
 fn refused(address: SocketAddr) -> impl Fn(tonic::Status) -> NodeError {
-    move |status| NodeError::Refused {
-        address,
-        status: Box::new(status),
-    }
+    move |status| NodeError::Refused { address, status: Box::new(status) }
 }
 
 impl NodeClient for GrpcNodes {
@@ -87,11 +75,7 @@ impl NodeClient for GrpcNodes {
         let address = SocketAddr::new(node, PEER_PORT);
         Box::pin(self.within(async move {
             let mut client = self.connect(address).await?;
-            Ok(client
-                .status(StatusRequest {})
-                .await
-                .map_err(refused(address))?
-                .into_inner())
+            Ok(client.status(StatusRequest {}).await.map_err(refused(address))?.into_inner())
         }))
     }
 
@@ -99,10 +83,7 @@ impl NodeClient for GrpcNodes {
         let address = SocketAddr::new(node, PEER_PORT);
         Box::pin(self.within(async move {
             let mut client = self.connect(address).await?;
-            let answer = client
-                .get_ring(GetRingRequest {})
-                .await
-                .map_err(refused(address))?;
+            let answer = client.get_ring(GetRingRequest {}).await.map_err(refused(address))?;
             Ok(answer.into_inner().ring.to_vec())
         }))
     }
@@ -112,12 +93,7 @@ impl NodeClient for GrpcNodes {
         Box::pin(self.within(async move {
             let mut client = self.connect(address).await?;
             let request = InstallRingRequest { ring: json.into() };
-            Ok(client
-                .install_ring(request)
-                .await
-                .map_err(refused(address))?
-                .into_inner()
-                .epoch)
+            Ok(client.install_ring(request).await.map_err(refused(address))?.into_inner().epoch)
         }))
     }
 }

@@ -15,9 +15,7 @@ pub fn bytes(text: &str) -> Result<u128, QuantityError> {
 
 fn parse(text: &str) -> Option<u128> {
     let text = text.strip_prefix('+').unwrap_or(text);
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() && fraction.is_empty() || fraction.contains('.') || number.len() > 24 {
@@ -25,12 +23,8 @@ fn parse(text: &str) -> Option<u128> {
     }
     let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
     let (numerator, denominator) = scale(suffix)?;
-    let denominator = 10u128
-        .checked_pow(u32::try_from(fraction.len()).ok()?)?
-        .checked_mul(denominator)?;
-    digits
-        .checked_mul(numerator)
-        .map(|product| product.div_ceil(denominator))
+    let denominator = 10u128.checked_pow(u32::try_from(fraction.len()).ok()?)?.checked_mul(denominator)?;
+    digits.checked_mul(numerator).map(|product| product.div_ceil(denominator))
 }
 
 /// What a suffix multiplies by, as a fraction.
@@ -38,12 +32,7 @@ fn scale(suffix: &str) -> Option<(u128, u128)> {
     const BINARY: [&str; 6] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     const DECIMAL: [&str; 6] = ["k", "M", "G", "T", "P", "E"];
     const SMALL: [&str; 3] = ["m", "u", "n"];
-    let at = |names: &[&str]| {
-        names
-            .iter()
-            .position(|name| *name == suffix)
-            .and_then(|at| u32::try_from(at).ok())
-    };
+    let at = |names: &[&str]| names.iter().position(|name| *name == suffix).and_then(|at| u32::try_from(at).ok());
     if suffix.is_empty() {
         return Some((1, 1));
     }
@@ -87,18 +76,7 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in [
-            "",
-            "Gi",
-            "-1Gi",
-            "1 Gi",
-            "1.2.3",
-            "ten",
-            "1GiB",
-            "1e",
-            ".",
-            "1e99999999999",
-        ] {
+        for text in ["", "Gi", "-1Gi", "1 Gi", "1.2.3", "ten", "1GiB", "1e", ".", "1e99999999999"] {
             assert!(bytes(text).is_err(), "{text:?}");
         }
     }

@@ -46,13 +46,7 @@ pub fn status(round: &Round<'_>) -> KeyValueClusterStatus {
         observed_generation: round.cluster.metadata.generation,
         replicas: count(observed.pods.iter().filter(|pod| !pod.terminating).count()),
         selector: Some(build::selector_text(&name)),
-        ready_replicas: count(
-            observed
-                .pods
-                .iter()
-                .filter(|pod| pod.ready && !pod.terminating)
-                .count(),
-        ),
+        ready_replicas: count(observed.pods.iter().filter(|pod| pod.ready && !pod.terminating).count()),
         ring,
         rebalance,
         last_rebalance,
@@ -70,17 +64,10 @@ struct Health {
 
 fn health(observed: &Observed, ring: Option<&Ring>) -> Health {
     let Some(ring) = ring else {
-        return Health {
-            silent: Vec::new(),
-            without_quorum: 0,
-        };
+        return Health { silent: Vec::new(), without_quorum: 0 };
     };
     let answers = |incarnation| observed.answer_of(incarnation).is_some();
-    let listed = |index| {
-        ring.partitions
-            .iter()
-            .any(|placement| placement.names(index))
-    };
+    let listed = |index| ring.partitions.iter().any(|placement| placement.names(index));
     let silent = ring
         .members
         .iter()
@@ -88,28 +75,14 @@ fn health(observed: &Observed, ring: Option<&Ring>) -> Health {
         .filter(|member| !answers(member.incarnation))
         .map(|member| member.name.clone())
         .collect();
-    let answering: std::collections::BTreeSet<_> = ring
-        .members
-        .iter()
-        .filter(|member| answers(member.incarnation))
-        .map(|member| member.index)
-        .collect();
+    let answering: std::collections::BTreeSet<_> =
+        ring.members.iter().filter(|member| answers(member.incarnation)).map(|member| member.index).collect();
     let needed = usize::from(ring.quorums.r.max(ring.quorums.w));
     let short = |list: &[dynamo::preference::MemberIndex]| {
-        list.iter()
-            .filter(|index| answering.contains(index))
-            .count()
-            < needed.min(list.len())
+        list.iter().filter(|index| answering.contains(index)).count() < needed.min(list.len())
     };
-    let without_quorum = ring
-        .partitions
-        .iter()
-        .filter(|placement| short(&placement.preference))
-        .count();
-    Health {
-        silent,
-        without_quorum,
-    }
+    let without_quorum = ring.partitions.iter().filter(|placement| short(&placement.preference)).count();
+    Health { silent, without_quorum }
 }
 
 fn phase(round: &Round<'_>, health: &Health) -> &'static str {
@@ -117,14 +90,7 @@ fn phase(round: &Round<'_>, health: &Health) -> &'static str {
     match round.ring {
         _ if round.cluster.spec.paused => "Paused",
         None if round.invalid.is_some() || round.observed.workload.is_none() => "Pending",
-        None if round
-            .cluster
-            .status
-            .as_ref()
-            .is_some_and(|status| status.ring.is_some()) =>
-        {
-            "Degraded"
-        }
+        None if round.cluster.status.as_ref().is_some_and(|status| status.ring.is_some()) => "Degraded",
         None => "Creating",
         Some(_) if rebalancing => "Rebalancing",
         Some(_) if !health.silent.is_empty() => "Degraded",
@@ -135,14 +101,8 @@ fn phase(round: &Round<'_>, health: &Health) -> &'static str {
 /// Whether partitions move, or members come or go.
 fn is_rebalancing(ring: &Ring) -> bool {
     ring.target.is_some()
-        || ring
-            .partitions
-            .iter()
-            .any(|placement| placement.also.is_some())
-        || ring
-            .members
-            .iter()
-            .any(|member| member.state != MemberState::Active)
+        || ring.partitions.iter().any(|placement| placement.also.is_some())
+        || ring.members.iter().any(|member| member.state != MemberState::Active)
 }
 
 fn ring_status(ring: &Ring) -> RingStatus {

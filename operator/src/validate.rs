@@ -53,9 +53,7 @@ pub enum Invalid {
     #[error("spec.partitions must be a power of two from 16 to 16384, and is {0}")]
     Partitions(i32),
     /// The ring has another number of partitions.
-    #[error(
-        "spec.partitions may not be changed: the ring has {ring}, and the spec says {spec}; set it back"
-    )]
+    #[error("spec.partitions may not be changed: the ring has {ring}, and the spec says {spec}; set it back")]
     PartitionsChanged {
         /// Of the ring.
         ring: i32,
@@ -80,14 +78,9 @@ pub enum Invalid {
 ///
 /// # Errors
 /// [`Invalid`]: the first thing that cannot work.
-pub fn validate(
-    cluster: &KeyValueCluster,
-    default_image: Option<&str>,
-) -> Result<Desired, Invalid> {
+pub fn validate(cluster: &KeyValueCluster, default_image: Option<&str>) -> Result<Desired, Invalid> {
     let name = cluster.name_any();
-    let namespace = cluster
-        .namespace()
-        .ok_or(Invalid::Incomplete("namespace"))?;
+    let namespace = cluster.namespace().ok_or(Invalid::Incomplete("namespace"))?;
     let uid = cluster.uid().ok_or(Invalid::Incomplete("uid"))?;
     let uid = Uuid::parse_str(&uid).map_err(|_| Invalid::Uid(uid))?;
     if !name_works(&name) {
@@ -96,19 +89,11 @@ pub fn validate(
     let spec = &cluster.spec;
     range("replicas", spec.replicas, 1, 500)?;
     let quorums = quorums(cluster)?;
-    let partitions = u32::try_from(spec.partitions)
-        .ok()
-        .and_then(|count| PartitionCount::new(count).ok());
+    let partitions = u32::try_from(spec.partitions).ok().and_then(|count| PartitionCount::new(count).ok());
     let partitions = partitions.ok_or(Invalid::Partitions(spec.partitions))?;
-    let ring = cluster
-        .status
-        .as_ref()
-        .and_then(|status| status.ring.as_ref());
+    let ring = cluster.status.as_ref().and_then(|status| status.ring.as_ref());
     if let Some(ring) = ring.filter(|ring| ring.partitions != spec.partitions) {
-        return Err(Invalid::PartitionsChanged {
-            ring: ring.partitions,
-            spec: spec.partitions,
-        });
+        return Err(Invalid::PartitionsChanged { ring: ring.partitions, spec: spec.partitions });
     }
     let size = &spec.storage.size;
     let volume_bytes = quantity::bytes(size).ok().filter(|bytes| *bytes > 0);
@@ -117,10 +102,7 @@ pub fn validate(
     if spec.image.is_none() && default_image.is_none() {
         return Err(Invalid::NoImage);
     }
-    let moves = spec
-        .rebalance
-        .as_ref()
-        .and_then(|rebalance| rebalance.parallel_moves);
+    let moves = spec.rebalance.as_ref().and_then(|rebalance| rebalance.parallel_moves);
     let moves = moves.map_or(Ok(Pace::default().parallel_moves), |moves| {
         range("rebalance.parallelMoves", moves, 1, 16_384).map(|moves| moves as usize)
     })?;
@@ -131,9 +113,7 @@ pub fn validate(
         replicas: spec.replicas.unsigned_abs(),
         partitions,
         quorums,
-        pace: Pace {
-            parallel_moves: moves,
-        },
+        pace: Pace { parallel_moves: moves },
         zones: spec.zones.is_some(),
         delete_on_scale_in: spec.storage.on_scale_in == VolumePolicy::Delete,
         volume_bytes,
@@ -151,15 +131,8 @@ fn name_works(name: &str) -> bool {
 }
 
 fn range(field: &'static str, value: i32, min: u32, max: u32) -> Result<u32, Invalid> {
-    let inside = u32::try_from(value)
-        .ok()
-        .filter(|value| (min..=max).contains(value));
-    inside.ok_or(Invalid::Range {
-        field,
-        value: value.into(),
-        min: min.into(),
-        max: max.into(),
-    })
+    let inside = u32::try_from(value).ok().filter(|value| (min..=max).contains(value));
+    inside.ok_or(Invalid::Range { field, value: value.into(), min: min.into(), max: max.into() })
 }
 
 /// n and the default quorums: a majority where the spec does not say.
@@ -167,25 +140,16 @@ fn quorums(cluster: &KeyValueCluster) -> Result<Quorums, Invalid> {
     let spec = &cluster.spec;
     let n = range("replicationFactor", spec.replication_factor, 1, 15)?;
     if spec.replicas < spec.replication_factor {
-        return Err(Invalid::TooFewReplicas {
-            replicas: spec.replicas,
-            n: spec.replication_factor,
-        });
+        return Err(Invalid::TooFewReplicas { replicas: spec.replicas, n: spec.replication_factor });
     }
     let consistency = spec.consistency.clone().unwrap_or_default();
     let majority = n / 2 + 1;
-    let quorum =
-        |field, wanted: Option<i32>| wanted.map_or(Ok(majority), |value| range(field, value, 1, n));
+    let quorum = |field, wanted: Option<i32>| wanted.map_or(Ok(majority), |value| range(field, value, 1, n));
     let r = quorum("consistency.read", consistency.read)?;
     let w = quorum("consistency.write", consistency.write)?;
     // All three are at most 15.
     let small = |count: u32| u8::try_from(count).unwrap_or(u8::MAX);
-    Ok(Quorums {
-        n: small(n),
-        r: small(r),
-        w: small(w),
-        sloppy: consistency.sloppy.unwrap_or(true),
-    })
+    Ok(Quorums { n: small(n), r: small(r), w: small(w), sloppy: consistency.sloppy.unwrap_or(true) })
 }
 
 fn pods(cluster: &KeyValueCluster) -> Result<(), Invalid> {
@@ -193,11 +157,7 @@ fn pods(cluster: &KeyValueCluster) -> Result<(), Invalid> {
         return Ok(());
     };
     let mut names = std::collections::BTreeSet::from([NODE_CONTAINER]);
-    if let Some(taken) = template
-        .sidecars
-        .iter()
-        .find(|sidecar| !names.insert(&sidecar.name))
-    {
+    if let Some(taken) = template.sidecars.iter().find(|sidecar| !names.insert(&sidecar.name)) {
         return Err(Invalid::SidecarName(taken.name.clone()));
     }
     let ours = |name: &str| name.starts_with("ANNULUS_") || name == "POD_NAME";

@@ -14,8 +14,7 @@ use annulus_operator::metrics::Metrics;
 use annulus_operator::nodes::GrpcNodes;
 use annulus_proto::v1::control_server::{Control, ControlServer};
 use annulus_proto::v1::{
-    GetRingRequest, GetRingResponse, InstallRingRequest, InstallRingResponse, NodeStatus,
-    StatusRequest,
+    GetRingRequest, GetRingResponse, InstallRingRequest, InstallRingResponse, NodeStatus, StatusRequest,
 };
 use dynamo::ring;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -56,10 +55,7 @@ struct Door {
 impl Door {
     fn with<T>(&self, act: impl FnOnce(&mut Running) -> T) -> Result<T, Status> {
         let mut nodes = self.nodes.lock().unwrap();
-        nodes
-            .get_mut(&self.ordinal)
-            .map(act)
-            .ok_or_else(|| Status::unavailable("stopped"))
+        nodes.get_mut(&self.ordinal).map(act).ok_or_else(|| Status::unavailable("stopped"))
     }
 }
 
@@ -69,8 +65,8 @@ impl Control for Door {
         &self,
         request: Request<InstallRingRequest>,
     ) -> Result<Response<InstallRingResponse>, Status> {
-        let ring = ring::from_json(&request.into_inner().ring)
-            .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let ring =
+            ring::from_json(&request.into_inner().ring).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let epoch = self.with(|running| {
             if ring.epoch == 1 && running.node.ring.is_none() {
                 running.node.begin(&ring);
@@ -80,20 +76,13 @@ impl Control for Door {
         Ok(Response::new(InstallRingResponse { epoch }))
     }
 
-    async fn get_ring(
-        &self,
-        _: Request<GetRingRequest>,
-    ) -> Result<Response<GetRingResponse>, Status> {
+    async fn get_ring(&self, _: Request<GetRingRequest>) -> Result<Response<GetRingResponse>, Status> {
         let json = self.with(|running| running.node.ring.as_ref().map(ring::to_json))?;
-        Ok(Response::new(GetRingResponse {
-            ring: json.unwrap_or_default().into(),
-        }))
+        Ok(Response::new(GetRingResponse { ring: json.unwrap_or_default().into() }))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<NodeStatus>, Status> {
-        Ok(Response::new(
-            self.with(|running| running.node.status(running.cluster))?,
-        ))
+        Ok(Response::new(self.with(|running| running.node.status(running.cluster))?))
     }
 }
 
@@ -109,28 +98,16 @@ async fn kubelet(client: Client, nodes: Nodes) {
         let Ok(list) = pods.list(&ours).await else {
             continue;
         };
-        let ordinals: Vec<u32> = list
-            .iter()
-            .filter_map(|p| p.name_any().rsplit('-').next()?.parse().ok())
-            .collect();
-        let gone: Vec<u32> = nodes
-            .lock()
-            .unwrap()
-            .keys()
-            .copied()
-            .filter(|o| !ordinals.contains(o))
-            .collect();
+        let ordinals: Vec<u32> =
+            list.iter().filter_map(|p| p.name_any().rsplit('-').next()?.parse().ok()).collect();
+        let gone: Vec<u32> = nodes.lock().unwrap().keys().copied().filter(|o| !ordinals.contains(o)).collect();
         for ordinal in gone {
             let running = nodes.lock().unwrap().remove(&ordinal).unwrap();
             running.server.abort();
             stopped.insert(running.claim, running.node);
         }
         for (pod, ordinal) in list.iter().zip(&ordinals) {
-            if pod
-                .status
-                .as_ref()
-                .is_some_and(|status| status.pod_ip.is_some())
-            {
+            if pod.status.as_ref().is_some_and(|status| status.pod_ip.is_some()) {
                 continue;
             }
             let Ok(claim) = claims.get(&format!("data-{}", pod.name_any())).await else {
@@ -146,22 +123,11 @@ async fn kubelet(client: Client, nodes: Nodes) {
             }
             start(&nodes, *ordinal, claim.uid().unwrap(), uid, &mut stopped);
             let status = running(address(*ordinal));
-            let _ = pods
-                .patch_status(
-                    &pod.name_any(),
-                    &PatchParams::default(),
-                    &Patch::Merge(status),
-                )
-                .await;
+            let _ = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await;
         }
         let mut nodes = nodes.lock().unwrap();
-        let sources = nodes
-            .values()
-            .map(|r| (r.node.incarnation, r.node.holds.clone()))
-            .collect();
-        nodes
-            .values_mut()
-            .for_each(|running| running.node.work(&sources, &mut rng));
+        let sources = nodes.values().map(|r| (r.node.incarnation, r.node.holds.clone())).collect();
+        nodes.values_mut().for_each(|running| running.node.work(&sources, &mut rng));
     }
 }
 
@@ -183,38 +149,15 @@ fn address(ordinal: u32) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 77, u8::try_from(ordinal).unwrap() + 1)
 }
 
-fn start(
-    nodes: &Nodes,
-    ordinal: u32,
-    claim: String,
-    cluster: Uuid,
-    stopped: &mut BTreeMap<String, FakeNode>,
-) {
-    let node = stopped
-        .remove(&claim)
-        .unwrap_or_else(|| FakeNode::new(Uuid::new_v4()));
-    let door = Door {
-        nodes: nodes.clone(),
-        ordinal,
-    };
+fn start(nodes: &Nodes, ordinal: u32, claim: String, cluster: Uuid, stopped: &mut BTreeMap<String, FakeNode>) {
+    let node = stopped.remove(&claim).unwrap_or_else(|| FakeNode::new(Uuid::new_v4()));
+    let door = Door { nodes: nodes.clone(), ordinal };
     let listen = SocketAddr::from((address(ordinal), 7400));
     let server = tokio::spawn(async move {
         let service = ControlServer::new(door);
-        tonic::transport::Server::builder()
-            .add_service(service)
-            .serve(listen)
-            .await
-            .unwrap();
+        tonic::transport::Server::builder().add_service(service).serve(listen).await.unwrap();
     });
-    nodes.lock().unwrap().insert(
-        ordinal,
-        Running {
-            claim,
-            node,
-            cluster,
-            server,
-        },
-    );
+    nodes.lock().unwrap().insert(ordinal, Running { claim, node, cluster, server });
 }
 
 struct Stage {
@@ -225,19 +168,10 @@ struct Stage {
 
 impl Stage {
     fn operate(&mut self) {
-        let defaults = Defaults {
-            node_image: Some("node:1".to_owned()),
-            operator_namespace: NAMESPACE.to_owned(),
-        };
-        let nodes = Arc::new(GrpcNodes {
-            timeout: Duration::from_millis(1500),
-        });
-        let mut operator = Operator::new(
-            self.client.clone(),
-            nodes,
-            defaults,
-            Arc::new(Metrics::default()),
-        );
+        let defaults =
+            Defaults { node_image: Some("node:1".to_owned()), operator_namespace: NAMESPACE.to_owned() };
+        let nodes = Arc::new(GrpcNodes { timeout: Duration::from_millis(1500) });
+        let mut operator = Operator::new(self.client.clone(), nodes, defaults, Arc::new(Metrics::default()));
         operator.namespace = Some(NAMESPACE.to_owned());
         operator.resync = Duration::from_secs(5);
         self.operator = Some(tokio::spawn(Arc::new(operator).run(std::future::pending())));
@@ -252,12 +186,7 @@ impl Stage {
     }
 
     async fn status(&self) -> KeyValueClusterStatus {
-        self.clusters
-            .get(NAME)
-            .await
-            .unwrap()
-            .status
-            .unwrap_or_default()
+        self.clusters.get(NAME).await.unwrap().status.unwrap_or_default()
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&KeyValueClusterStatus) -> bool) {
@@ -268,10 +197,7 @@ impl Stage {
                 println!("{what} after {:.1} s", started.elapsed().as_secs_f32());
                 return;
             }
-            assert!(
-                started.elapsed() < Duration::from_secs(90),
-                "{what} did not happen: {status:#?}"
-            );
+            assert!(started.elapsed() < Duration::from_secs(90), "{what} did not happen: {status:#?}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -281,25 +207,17 @@ impl Stage {
             status.phase.as_deref() == Some("Running")
                 && status.replicas == replicas
                 && status.ready_replicas == replicas
-                && status
-                    .ring
-                    .as_ref()
-                    .is_some_and(|ring| ring.members == replicas)
+                && status.ring.as_ref().is_some_and(|ring| ring.members == replicas)
         })
         .await;
     }
 
     async fn patch(&self, spec: serde_json::Value) {
         let patch = Patch::Merge(json!({"spec": spec}));
-        self.clusters
-            .patch(NAME, &PatchParams::default(), &patch)
-            .await
-            .unwrap();
+        self.clusters.patch(NAME, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    fn api<T: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>>(
-        &self,
-    ) -> Api<T> {
+    fn api<T: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<T> {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
@@ -323,17 +241,9 @@ async fn a_cluster_lives_through_everything() {
     let clusters: Api<KeyValueCluster> = Api::namespaced(client.clone(), NAMESPACE);
     let _ = clusters.delete(NAME, &DeleteParams::default()).await;
     let kubelet = tokio::spawn(kubelet(client.clone(), Nodes::default()));
-    let mut stage = Stage {
-        client,
-        clusters,
-        operator: None,
-    };
+    let mut stage = Stage { client, clusters, operator: None };
     let sets = stage.api::<StatefulSet>();
-    stage
-        .eventually("the earlier cluster going", async || {
-            sets.get_opt(NAME).await.unwrap().is_none()
-        })
-        .await;
+    stage.eventually("the earlier cluster going", async || sets.get_opt(NAME).await.unwrap().is_none()).await;
     stage.operate();
 
     let cluster: KeyValueCluster = serde_json::from_value(json!({
@@ -342,23 +252,13 @@ async fn a_cluster_lives_through_everything() {
                  "rebalance": {"parallelMoves": 16}},
     }))
     .unwrap();
-    stage
-        .clusters
-        .create(&PostParams::default(), &cluster)
-        .await
-        .unwrap();
+    stage.clusters.create(&PostParams::default(), &cluster).await.unwrap();
     stage.settled(3).await;
 
     // kubectl scale, and an operator that dies in the middle of it.
     let scale = json!({"spec": {"replicas": 5}});
-    stage
-        .clusters
-        .patch_scale(NAME, &PatchParams::default(), &Patch::Merge(scale))
-        .await
-        .unwrap();
-    stage
-        .until("a rebalance", |status| status.rebalance.is_some())
-        .await;
+    stage.clusters.patch_scale(NAME, &PatchParams::default(), &Patch::Merge(scale)).await.unwrap();
+    stage.until("a rebalance", |status| status.rebalance.is_some()).await;
     stage.replace_operator().await;
     stage.settled(5).await;
     let last = stage.status().await.last_rebalance.unwrap();
@@ -368,54 +268,32 @@ async fn a_cluster_lives_through_everything() {
     // The ring is deleted.
     let rings = stage.api::<ConfigMap>();
     let epoch = stage.status().await.ring.unwrap().epoch;
-    rings
-        .delete(&format!("{NAME}-ring"), &DeleteParams::default())
-        .await
-        .unwrap();
+    rings.delete(&format!("{NAME}-ring"), &DeleteParams::default()).await.unwrap();
     let ring_name = format!("{NAME}-ring");
-    stage
-        .eventually("the ring's return", async || {
-            rings.get_opt(&ring_name).await.unwrap().is_some()
-        })
-        .await;
+    stage.eventually("the ring's return", async || rings.get_opt(&ring_name).await.unwrap().is_some()).await;
     assert_eq!(stage.status().await.ring.unwrap().epoch, epoch);
 
     // Somebody scales the StatefulSet.
     let scale = json!({"spec": {"replicas": 2}});
-    sets.patch_scale(NAME, &PatchParams::default(), &Patch::Merge(scale))
-        .await
-        .unwrap();
+    sets.patch_scale(NAME, &PatchParams::default(), &Patch::Merge(scale)).await.unwrap();
     let replicas = async || sets.get(NAME).await.unwrap().spec.unwrap().replicas;
-    stage
-        .eventually("five replicas again", async || replicas().await == Some(5))
-        .await;
+    stage.eventually("five replicas again", async || replicas().await == Some(5)).await;
     let events = stage.api::<Event>();
     let told = async || {
         let events = events.list(&ListParams::default()).await.unwrap();
-        events
-            .iter()
-            .any(|e| e.reason.as_deref() == Some("StatefulSetScaledBack"))
+        events.iter().any(|e| e.reason.as_deref() == Some("StatefulSetScaledBack"))
     };
     stage.eventually("an Event about it", told).await;
     stage.settled(5).await;
 
     // A Service is deleted.
     let services = stage.api::<Service>();
-    services
-        .delete(NAME, &DeleteParams::default())
-        .await
-        .unwrap();
-    stage
-        .eventually("the Service's return", async || {
-            services.get_opt(NAME).await.unwrap().is_some()
-        })
-        .await;
+    services.delete(NAME, &DeleteParams::default()).await.unwrap();
+    stage.eventually("the Service's return", async || services.get_opt(NAME).await.unwrap().is_some()).await;
 
     // Scale in, with a change of mind on the way.
     stage.patch(json!({"replicas": 3})).await;
-    stage
-        .until("a rebalance", |status| status.rebalance.is_some())
-        .await;
+    stage.until("a rebalance", |status| status.rebalance.is_some()).await;
     stage.patch(json!({"replicas": 4})).await;
     stage.settled(4).await;
     stage.patch(json!({"replicas": 3})).await;
@@ -426,13 +304,7 @@ async fn a_cluster_lives_through_everything() {
 
     // Another image: every pod restarts, one at a time.
     let pods = stage.api::<Pod>();
-    let before: Vec<_> = pods
-        .list(&of_cluster)
-        .await
-        .unwrap()
-        .iter()
-        .map(ResourceExt::uid)
-        .collect();
+    let before: Vec<_> = pods.list(&of_cluster).await.unwrap().iter().map(ResourceExt::uid).collect();
     stage.patch(json!({"image": "node:2"})).await;
     let all_new = async || {
         let now = pods.list(&of_cluster).await.unwrap();
@@ -442,16 +314,10 @@ async fn a_cluster_lives_through_everything() {
     stage.settled(3).await;
 
     // n grows with the cluster.
-    stage
-        .patch(json!({"replicas": 5, "replicationFactor": 5}))
-        .await;
+    stage.patch(json!({"replicas": 5, "replicationFactor": 5})).await;
     stage.settled(5).await;
 
-    stage
-        .clusters
-        .delete(NAME, &DeleteParams::default())
-        .await
-        .unwrap();
+    stage.clusters.delete(NAME, &DeleteParams::default()).await.unwrap();
     let all_gone = async || {
         sets.get_opt(NAME).await.unwrap().is_none()
             && rings.get_opt(&ring_name).await.unwrap().is_none()

@@ -39,14 +39,7 @@ fn volumes_are_deleted_after_a_proven_scale_in_where_asked() {
     world.desired.replicas = 3;
     world.settle();
     assert_eq!(world.volumes.len(), 3);
-    assert_eq!(
-        world
-            .actions
-            .iter()
-            .filter(|action| **action == "DeleteVolume")
-            .count(),
-        2
-    );
+    assert_eq!(world.actions.iter().filter(|action| **action == "DeleteVolume").count(), 2);
 }
 
 #[test]
@@ -159,14 +152,7 @@ fn a_stateful_set_scaled_by_somebody_is_put_back() {
     world.settle();
     world.workload.as_mut().unwrap().replicas = 6;
     world.settle();
-    assert_eq!(
-        world
-            .actions
-            .iter()
-            .filter(|action| **action == "ScaleWorkload/PutBack")
-            .count(),
-        2
-    );
+    assert_eq!(world.actions.iter().filter(|action| **action == "ScaleWorkload/PutBack").count(), 2);
 }
 
 #[test]
@@ -176,11 +162,7 @@ fn a_lost_volume_is_replaced() {
     world.lose_volume(1);
     world.settle();
     let ring = world.ring().unwrap();
-    let member = ring
-        .members
-        .iter()
-        .find(|member| member.name == "demo-1")
-        .unwrap();
+    let member = ring.members.iter().find(|member| member.name == "demo-1").unwrap();
     assert_eq!(member.incarnation, world.volumes[&1].node.incarnation);
 }
 
@@ -192,14 +174,7 @@ fn a_new_template_restarts_every_pod_once() {
     world.objects_current = false;
     world.settle();
     assert!(world.pods.values().all(|pod| pod.revision == "r2"));
-    assert_eq!(
-        world
-            .actions
-            .iter()
-            .filter(|action| **action == "RestartPod")
-            .count(),
-        3
-    );
+    assert_eq!(world.actions.iter().filter(|action| **action == "RestartPod").count(), 3);
 }
 
 #[test]
@@ -211,14 +186,7 @@ fn n_may_grow_together_with_the_cluster() {
     world.desired.quorums.r = 3;
     world.desired.quorums.w = 3;
     world.settle();
-    assert!(
-        world
-            .ring()
-            .unwrap()
-            .partitions
-            .iter()
-            .all(|placement| placement.preference.len() == 5)
-    );
+    assert!(world.ring().unwrap().partitions.iter().all(|placement| placement.preference.len() == 5));
 }
 
 #[test]
@@ -271,10 +239,7 @@ fn happen(world: &mut World, happening: &Happening, lost: &mut u32) {
         Happening::Scale(replicas) => world.desired.replicas = *replicas,
         Happening::Ticks(count) => (0..*count).for_each(|_| drop(world.tick())),
         Happening::Silence(ordinal) => {
-            world
-                .pods
-                .entry(*ordinal)
-                .and_modify(|pod| pod.silent = true);
+            world.pods.entry(*ordinal).and_modify(|pod| pod.silent = true);
         }
         Happening::Speak => world.pods.values_mut().for_each(|pod| pod.silent = false),
         Happening::DeleteRing => world.config_map = None,

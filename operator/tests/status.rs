@@ -31,40 +31,21 @@ fn look_with(
         StoredRing::Missing | StoredRing::Damaged { .. } => None,
     };
     let now = Timestamp::from_second(second).unwrap();
-    let round = Round {
-        cluster,
-        observed: &observed,
-        invalid,
-        plan,
-        failed: None,
-        ring,
-        now,
-    };
+    let round = Round { cluster, observed: &observed, invalid, plan, failed: None, ring, now };
     let found = status(&round);
     cluster.status = Some(found.clone());
     found
 }
 
 fn cluster() -> KeyValueCluster {
-    let mut cluster = KeyValueCluster::new(
-        "demo",
-        annulus_operator::crd::KeyValueClusterSpec::default(),
-    );
+    let mut cluster = KeyValueCluster::new("demo", annulus_operator::crd::KeyValueClusterSpec::default());
     cluster.metadata.generation = Some(4);
     cluster
 }
 
 fn condition<'a>(status: &'a KeyValueClusterStatus, type_: &str) -> (&'a str, &'a str, i64) {
-    let condition = status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == type_)
-        .unwrap();
-    (
-        &condition.status,
-        &condition.reason,
-        condition.last_transition_time.0.as_second(),
-    )
+    let condition = status.conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+    (&condition.status, &condition.reason, condition.last_transition_time.0.as_second())
 }
 
 #[test]
@@ -95,10 +76,7 @@ fn a_scale_out_is_accounted_for() {
             break;
         };
         assert_eq!(now.phase.as_deref(), Some("Rebalancing"));
-        assert_eq!(
-            (rebalance.bytes_before, &rebalance.started_at),
-            (begun.bytes_before, &begun.started_at)
-        );
+        assert_eq!((rebalance.bytes_before, &rebalance.started_at), (begun.bytes_before, &begun.started_at));
         assert!(rebalance.bytes_moved <= rebalance.bytes_total);
     }
     let after = look(&world, &mut cluster, 1001);
@@ -121,18 +99,9 @@ fn silence_degrades_and_one_of_three_leaves_quorums() {
     assert_eq!(condition(&one, "Available"), ("True", "QuorumsUp", 100));
     world.pods.get_mut(&2).unwrap().silent = true;
     let two = look(&world, &mut cluster, 102);
-    assert_eq!(
-        condition(&two, "Available"),
-        ("False", "PartitionsWithoutQuorum", 102)
-    );
+    assert_eq!(condition(&two, "Available"), ("False", "PartitionsWithoutQuorum", 102));
     assert_eq!(two.ready_replicas, 1);
-    assert!(
-        two.waiting
-            .iter()
-            .any(|waits| waits.starts_with("demo-1 does not answer")),
-        "{:?}",
-        two.waiting
-    );
+    assert!(two.waiting.iter().any(|waits| waits.starts_with("demo-1 does not answer")), "{:?}", two.waiting);
 }
 
 /// A ring in the status proves that there has been one, so it must outlive the `ConfigMap`.
@@ -152,13 +121,7 @@ fn a_lost_ring_stays_in_the_status() {
 fn a_refused_spec_says_so() {
     let (mut world, mut cluster) = (World::new(3, 1), cluster());
     world.settle();
-    let now = look_with(
-        &world,
-        &mut cluster,
-        100,
-        &Plan::default(),
-        Some(&Invalid::NoImage),
-    );
+    let now = look_with(&world, &mut cluster, 100, &Plan::default(), Some(&Invalid::NoImage));
     assert_eq!(condition(&now, "Valid"), ("False", "SpecRefused", 100));
     assert_eq!(now.observed_generation, Some(4));
 }

@@ -1,7 +1,7 @@
 //! Conversions between messages and the types of `dynamo`.
 
 use crate::v1;
-use dynamo::moves::Report;
+use dynamo::moves::{Certificate, Report};
 use uuid::Uuid;
 
 /// A field of a message that cannot be used.
@@ -31,5 +31,20 @@ pub fn report(status: &v1::NodeStatus) -> Report {
     Report {
         epoch: status.epoch,
         synced: status.synced.iter().map(|synced| (synced.partition, synced.since)).collect(),
+        unreachable: status.unreachable.iter().filter_map(|id| uuid_from("unreachable", id).ok()).collect(),
     }
+}
+
+/// What a node's status says about whether it may go.
+///
+/// # Errors
+/// [`FieldError`] when it names no cluster or incarnation; then it proves nothing.
+pub fn certificate(status: &v1::NodeStatus) -> Result<Certificate, FieldError> {
+    Ok(Certificate {
+        cluster: uuid_from("cluster", &status.cluster)?,
+        incarnation: uuid_from("incarnation", &status.incarnation)?,
+        epoch: status.epoch,
+        listed_partitions: status.listed_partitions,
+        hints: status.hints,
+    })
 }

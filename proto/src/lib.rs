@@ -4,7 +4,7 @@
 
 mod convert;
 
-pub use convert::{FieldError, report, uuid_from};
+pub use convert::{FieldError, certificate, report, uuid_from};
 
 /// Messages, clients and servers of the package `annulus.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unused_qualifications)]

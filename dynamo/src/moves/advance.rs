@@ -30,7 +30,7 @@ pub fn advance(ring: &Ring, wish: &Wish, reports: &Reports, pace: Pace) -> Resul
         let mut moving = next.partitions.iter().filter(|placement| placement.also.is_some()).count();
         for (partition, list) in wanted.into_iter().enumerate() {
             let placement = next.partitions[partition].clone();
-            let facts = Facts { ring: &next, reports, partition };
+            let facts = Facts { ring: &next, reports, partition, since: target.since };
             let decided = decide(&facts, &placement, &list, moving < pace.parallel_moves, &mut waiting);
             let was_moving = placement.also.is_some();
             next.partitions[partition] = apply(placement, decided, list, next.epoch, &mut change);
@@ -69,6 +69,8 @@ struct Facts<'a> {
     ring: &'a Ring,
     reports: &'a Reports,
     partition: usize,
+    /// Epoch in which the target was set.
+    since: u64,
 }
 
 fn decide(
@@ -83,7 +85,7 @@ fn decide(
         return match (here, placement.preference == wanted) {
             (true, true) => Decision::Stay,
             (true, false) => Decision::Reorder,
-            (false, _) if room => Decision::Begin,
+            (false, _) if room && connected(facts, placement, wanted, waiting) => Decision::Begin,
             (false, _) => Decision::Stay,
         };
     };
@@ -94,6 +96,26 @@ fn decide(
         (Phase::Retiring, _, _) if retired(facts, also, waiting) => Decision::Done,
         _ => Decision::Stay,
     }
+}
+
+/// Every new holder, and everyone who answers, knows of the target, and nobody who answers finds a new holder
+/// unreachable. So no write is made to wait for a member that others have yet to meet.
+fn connected(facts: &Facts<'_>, placement: &Placement, wanted: &[MemberIndex], waiting: &mut Waiting) -> bool {
+    let mut complete = true;
+    for &index in wanted.iter().filter(|index| !placement.preference.contains(index)) {
+        let met = facts.ring.member(index).is_some_and(|member| {
+            facts.reports.contains_key(&member.incarnation)
+                && facts
+                    .reports
+                    .values()
+                    .all(|report| report.epoch >= facts.since && !report.unreachable.contains(&member.incarnation))
+        });
+        if !met {
+            *waiting.connecting.entry(index).or_default() += 1;
+            complete = false;
+        }
+    }
+    complete
 }
 
 /// Every new holder has said that it has the partition.
@@ -196,6 +218,7 @@ fn activate(ring: &mut Ring) {
 /// Who holds the moves back, gathered while deciding.
 #[derive(Default)]
 struct Waiting {
+    connecting: BTreeMap<MemberIndex, usize>,
     copying: BTreeMap<MemberIndex, usize>,
     acknowledging: BTreeMap<MemberIndex, u64>,
     unreachable: usize,
@@ -206,6 +229,10 @@ impl Waiting {
         let name = |index: MemberIndex| ring.member(index).map_or_else(|| index.to_string(), |m| m.name.clone());
         let answers =
             |index: MemberIndex| ring.member(index).is_some_and(|m| reports.contains_key(&m.incarnation));
+        let connecting = self
+            .connecting
+            .into_iter()
+            .map(|(index, partitions)| Reason::Connecting { member: name(index), partitions });
         let copying = self.copying.into_iter().map(|(index, partitions)| Reason::Copying {
             member: name(index),
             partitions,
@@ -215,8 +242,8 @@ impl Waiting {
             .acknowledging
             .into_iter()
             .map(|(index, epoch)| Reason::Acknowledging { member: name(index), epoch });
-        let unreachable = (self.unreachable > 0)
-            .then_some(Reason::OldListsUnreachable { partitions: self.unreachable });
-        copying.chain(acknowledging).chain(unreachable).collect()
+        let unreachable =
+            (self.unreachable > 0).then_some(Reason::OldListsUnreachable { partitions: self.unreachable });
+        connecting.chain(copying).chain(acknowledging).chain(unreachable).collect()
     }
 }

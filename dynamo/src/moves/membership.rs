@@ -21,15 +21,8 @@ pub fn create(cluster: Uuid, hash_key: HashKey, wish: &Wish) -> Result<Ring, Mov
         let index = MemberIndex(u16::try_from(index).map_err(|_| MoveError::NoIndex)?);
         members.push(member(index, wanted, MemberState::Active));
     }
-    let mut ring = Ring {
-        cluster,
-        epoch: 1,
-        quorums: wish.quorums,
-        hash_key,
-        members,
-        partitions: Vec::new(),
-        target: None,
-    };
+    let mut ring =
+        Ring { cluster, epoch: 1, quorums: wish.quorums, hash_key, members, partitions: Vec::new(), target: None };
     let none = vec![None; wish.partitions.get() as usize];
     let n = usize::from(wish.quorums.n);
     let claim = claim::claim(&none, wish.partitions, &candidates(&ring), n)?;
@@ -97,13 +90,12 @@ pub(super) fn remove_gone(ring: &mut Ring, wish: &Wish, change: &mut Change) {
 /// Claims owners anew for the members that should hold data and makes that the target of epoch `since`.
 pub(super) fn retarget(ring: &mut Ring, since: u64) -> Result<(), MoveError> {
     let count = ring.partition_count().ok_or(MoveError::PartitionCount)?;
-    let owners: Vec<Option<MemberIndex>> = ring.owners().into_iter().map(Some).collect();
     let n = usize::from(ring.quorums.n);
-    let claim = claim::claim(&owners, count, &candidates(ring), n)?;
-    let wanted = lists(ring, &claim.owners, n);
+    let members = candidates(ring);
     let current: Vec<Vec<MemberIndex>> =
         ring.partitions.iter().map(|placement| placement.preference.clone()).collect();
-    let members = candidates(ring);
+    let claim = claim::claim_from_lists(&current, count, &members, n)?;
+    let wanted = lists(ring, &claim.owners, n);
     ring.target = Some(Target {
         owners: claim.owners,
         since,

@@ -21,10 +21,8 @@ pub struct Progress {
 /// Reads the progress off a document.
 #[must_use]
 pub fn progress(ring: &Ring) -> Progress {
-    let wanted = ring
-        .target
-        .as_ref()
-        .map(|target| membership::lists(ring, &target.owners, usize::from(ring.quorums.n)));
+    let wanted =
+        ring.target.as_ref().map(|target| membership::lists(ring, &target.owners, usize::from(ring.quorums.n)));
     let mut progress = Progress { partitions: ring.partitions.len(), ..Progress::default() };
     for (partition, placement) in ring.partitions.iter().enumerate() {
         let phase = placement.also.as_ref().map(|also| also.phase);

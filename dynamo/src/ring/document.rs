@@ -256,10 +256,8 @@ fn list_to_text(list: &[MemberIndex]) -> String {
 }
 
 fn list_from_text(text: &str) -> Option<Vec<MemberIndex>> {
-    let list: Vec<MemberIndex> = text
-        .split_ascii_whitespace()
-        .map(|number| number.parse().ok().map(MemberIndex))
-        .collect::<Option<_>>()?;
+    let list: Vec<MemberIndex> =
+        text.split_ascii_whitespace().map(|number| number.parse().ok().map(MemberIndex)).collect::<Option<_>>()?;
     (!list.is_empty()).then_some(list)
 }
 

@@ -12,11 +12,7 @@ use uuid::Uuid;
 /// The store as a front end sees it. Cheap to clone; any node serves any key.
 pub trait KeyValue: Clone + Send + Sync + 'static {
     /// All concurrent values of a key, from r replicas merged. An absent key is an empty object.
-    fn get(
-        &self,
-        key: Bytes,
-        options: ReadOptions,
-    ) -> impl Future<Output = Result<Object, RequestError>> + Send;
+    fn get(&self, key: Bytes, options: ReadOptions) -> impl Future<Output = Result<Object, RequestError>> + Send;
 
     /// Writes a value or, with [`Payload::Tombstone`], deletes.
     fn put(
@@ -178,13 +174,17 @@ pub enum RequestError {
         bytes_max: usize,
     },
     /// The key has as many concurrent values as allowed. Nothing was written; read, merge and put with the context.
-    #[error("the key has {siblings} concurrent values, the most allowed; get them, merge and put with the context")]
+    #[error(
+        "the key has {siblings} concurrent values, the most allowed; get them, merge and put with the context"
+    )]
     TooManySiblings {
         /// How many.
         siblings: usize,
     },
     /// The disk is full. Nothing was written here; reads go on.
-    #[error("disk full: {bytes_free} bytes free, {bytes_reserved} kept in reserve; writes resume when there is room")]
+    #[error(
+        "disk full: {bytes_free} bytes free, {bytes_reserved} kept in reserve; writes resume when there is room"
+    )]
     DiskFull {
         /// Free now.
         bytes_free: u64,

@@ -1,7 +1,137 @@
 //! Carrying out reads and writes on the replicas of a key.
+//!
+//! Any node takes any request. A write is coordinated by a replica of the key: this node if it is one, else the first
+//! replica that can be reached ([`forward`]). A read asks r replicas ([`get`]).
 
 mod api;
+mod forward;
+mod get;
+mod put;
+mod replicate;
+mod scan;
+mod serve;
 
-pub use api::{
-    Causality, KeyValue, Overview, ReadOptions, RequestError, ScanPage, Write, WriteOptions, Written,
-};
+pub use api::{Causality, KeyValue, Overview, ReadOptions, RequestError, ScanPage, Write, WriteOptions, Written};
+
+use crate::config::Limits;
+use crate::peers::Peers;
+use crate::replica::{Replica, ReplicaError};
+use crate::ring_state::{Installed, RingState};
+use crate::storage::StorageError;
+use bytes::Bytes;
+use dynamo::object::Object;
+use dynamo::ring::RingView;
+use std::future::Future;
+use std::sync::Arc;
+
+/// The coordinator of a node.
+#[derive(Clone)]
+pub struct Coordinator {
+    parts: Arc<Parts>,
+}
+
+/// What a coordinator works with.
+pub struct Parts {
+    /// Name of this node, for people.
+    pub name: String,
+    /// Ring in force.
+    pub ring: Arc<RingState>,
+    /// Objects and hints of this node.
+    pub replica: Arc<Replica>,
+    /// The other members.
+    pub peers: Arc<Peers>,
+    /// Bounds.
+    pub limits: Arc<Limits>,
+    /// What this node says of itself besides.
+    pub vitals: Arc<dyn Fn() -> Overview + Send + Sync>,
+}
+
+impl Coordinator {
+    /// Puts a coordinator together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    fn installed(&self) -> Result<Arc<Installed>, RequestError> {
+        self.parts.ring.load().ok_or(RequestError::NoRing)
+    }
+
+    fn check_key(&self, key: &[u8]) -> Result<(), RequestError> {
+        let (bytes, bytes_max) = (key.len(), self.parts.limits.key_bytes_max);
+        if bytes > bytes_max { Err(RequestError::KeyTooLong { bytes, bytes_max }) } else { Ok(()) }
+    }
+
+    /// Bounds the time of a request.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, RequestError>>) -> Result<T, RequestError> {
+        let limit = self.parts.limits.request_timeout;
+        tokio::time::timeout(limit, work).await.unwrap_or(Err(RequestError::TimedOut(limit)))
+    }
+}
+
+impl KeyValue for Coordinator {
+    async fn get(&self, key: Bytes, options: ReadOptions) -> Result<Object, RequestError> {
+        self.check_key(&key)?;
+        self.in_time(self.read(key, options)).await
+    }
+
+    async fn put(&self, key: Bytes, write: Write, options: WriteOptions) -> Result<Written, RequestError> {
+        self.check_key(&key)?;
+        if let dynamo::object::Payload::Bytes(value) = &write.payload {
+            let (bytes, bytes_max) = (value.len(), self.parts.limits.value_bytes_max);
+            if bytes > bytes_max {
+                return Err(RequestError::ValueTooLong { bytes, bytes_max });
+            }
+        }
+        self.in_time(self.write(key, write, options)).await
+    }
+
+    async fn scan(
+        &self,
+        partition: u32,
+        after: Option<Bytes>,
+        items_max: usize,
+    ) -> Result<ScanPage, RequestError> {
+        self.in_time(self.scan_partition(partition, after, items_max)).await
+    }
+
+    async fn key_count(&self) -> Result<u64, RequestError> {
+        self.in_time(self.count_keys()).await
+    }
+
+    fn ring(&self) -> Option<Arc<RingView>> {
+        self.parts.ring.load().map(|installed| installed.view.clone())
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.parts.limits
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.parts.replica.now_ms()
+    }
+
+    fn overview(&self) -> Overview {
+        (self.parts.vitals)()
+    }
+}
+
+impl From<StorageError> for RequestError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::DiskFull { bytes_free, bytes_reserved } => Self::DiskFull { bytes_free, bytes_reserved },
+            StorageError::Overloaded { .. } => Self::Overloaded("the commit queue is full"),
+            other => Self::Storage(other.to_string()),
+        }
+    }
+}
+
+impl From<ReplicaError> for RequestError {
+    fn from(error: ReplicaError) -> Self {
+        match error {
+            ReplicaError::TooManySiblings { siblings } => Self::TooManySiblings { siblings },
+            ReplicaError::Storage(error) => error.into(),
+            other => Self::Storage(other.to_string()),
+        }
+    }
+}

@@ -53,27 +53,18 @@ pub fn selector(name: &str) -> BTreeMap<String, String> {
 /// The selector as text.
 #[must_use]
 pub fn selector_text(name: &str) -> String {
-    let pairs: Vec<String> = selector(name)
-        .into_iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
+    let pairs: Vec<String> = selector(name).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     pairs.join(",")
 }
 
 fn label_selector(name: &str) -> LabelSelector {
-    LabelSelector {
-        match_labels: Some(selector(name)),
-        ..LabelSelector::default()
-    }
+    LabelSelector { match_labels: Some(selector(name)), ..LabelSelector::default() }
 }
 
 /// Labels of every object.
 fn labels(name: &str) -> BTreeMap<String, String> {
     let mut labels = selector(name);
-    labels.insert(
-        "app.kubernetes.io/managed-by".to_owned(),
-        "annulus-operator".to_owned(),
-    );
+    labels.insert("app.kubernetes.io/managed-by".to_owned(), "annulus-operator".to_owned());
     labels
 }
 
@@ -107,55 +98,25 @@ impl Built {
     /// What each object was built from, by kind and name.
     #[must_use]
     pub fn fingerprints(&self) -> BTreeMap<(&'static str, String), Option<String>> {
-        let Self {
-            nodes_service,
-            client_service,
-            pod_disruption_budget,
-            network_policy,
-            stateful_set,
-        } = self;
+        let Self { nodes_service, client_service, pod_disruption_budget, network_policy, stateful_set } = self;
         let entry = |kind, name: String, annotations: &BTreeMap<String, String>| {
             ((kind, name), annotations.get(BUILT_FROM).cloned())
         };
         [
-            entry(
-                "Service",
-                nodes_service.name_any(),
-                nodes_service.annotations(),
-            ),
-            entry(
-                "Service",
-                client_service.name_any(),
-                client_service.annotations(),
-            ),
-            entry(
-                "PodDisruptionBudget",
-                pod_disruption_budget.name_any(),
-                pod_disruption_budget.annotations(),
-            ),
-            entry(
-                "StatefulSet",
-                stateful_set.name_any(),
-                stateful_set.annotations(),
-            ),
+            entry("Service", nodes_service.name_any(), nodes_service.annotations()),
+            entry("Service", client_service.name_any(), client_service.annotations()),
+            entry("PodDisruptionBudget", pod_disruption_budget.name_any(), pod_disruption_budget.annotations()),
+            entry("StatefulSet", stateful_set.name_any(), stateful_set.annotations()),
         ]
         .into_iter()
-        .chain(
-            network_policy
-                .iter()
-                .map(|policy| entry("NetworkPolicy", policy.name_any(), policy.annotations())),
-        )
+        .chain(network_policy.iter().map(|policy| entry("NetworkPolicy", policy.name_any(), policy.annotations())))
         .collect()
     }
 }
 
 /// Builds every object of a cluster but the ring's `ConfigMap`.
 #[must_use]
-pub fn build(
-    cluster: &KeyValueCluster,
-    defaults: &Defaults,
-    claim_size: Option<&Quantity>,
-) -> Built {
+pub fn build(cluster: &KeyValueCluster, defaults: &Defaults, claim_size: Option<&Quantity>) -> Built {
     let mut built = Built {
         nodes_service: nodes_service(cluster),
         client_service: client_service(cluster),
@@ -183,7 +144,5 @@ fn fingerprint<T: Serialize>(built: &T) -> String {
 /// Notes in an object from what it was built.
 fn sign<T: Serialize + ResourceExt>(built: &mut T) {
     let fingerprint = fingerprint(built);
-    built
-        .annotations_mut()
-        .insert(BUILT_FROM.to_owned(), fingerprint);
+    built.annotations_mut().insert(BUILT_FROM.to_owned(), fingerprint);
 }

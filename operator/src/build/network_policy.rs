@@ -3,8 +3,7 @@
 use super::{CLUSTER, Defaults, label_selector, metadata};
 use crate::crd::KeyValueCluster;
 use k8s_openapi::api::networking::v1::{
-    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
-    NetworkPolicySpec,
+    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -23,26 +22,14 @@ pub fn network_policy(cluster: &KeyValueCluster, defaults: &Defaults) -> Option<
         match_labels: Some(BTreeMap::from([(key.to_owned(), value.to_owned())])),
         ..LabelSelector::default()
     };
-    let peers = NetworkPolicyPeer {
-        pod_selector: Some(select(CLUSTER, &name)),
-        ..NetworkPolicyPeer::default()
-    };
+    let peers = NetworkPolicyPeer { pod_selector: Some(select(CLUSTER, &name)), ..NetworkPolicyPeer::default() };
     let operator = NetworkPolicyPeer {
-        namespace_selector: Some(select(
-            "kubernetes.io/metadata.name",
-            &defaults.operator_namespace,
-        )),
+        namespace_selector: Some(select("kubernetes.io/metadata.name", &defaults.operator_namespace)),
         ..NetworkPolicyPeer::default()
     };
     let rules = vec![
-        NetworkPolicyIngressRule {
-            ports: Some(ports(&["resp", "grpc", "http"])),
-            from: None,
-        },
-        NetworkPolicyIngressRule {
-            ports: Some(ports(&["peer"])),
-            from: Some(vec![peers, operator]),
-        },
+        NetworkPolicyIngressRule { ports: Some(ports(&["resp", "grpc", "http"])), from: None },
+        NetworkPolicyIngressRule { ports: Some(ports(&["peer"])), from: Some(vec![peers, operator]) },
     ];
     Some(NetworkPolicy {
         metadata: metadata(cluster, name.clone()),

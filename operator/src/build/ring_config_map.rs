@@ -20,11 +20,7 @@ pub fn ring_config_map_name(cluster: &str) -> String {
 
 /// The `ConfigMap`, to replace the one with this resource version, or to be created.
 #[must_use]
-pub fn ring_config_map(
-    cluster: &KeyValueCluster,
-    ring: &Ring,
-    resource_version: Option<&str>,
-) -> ConfigMap {
+pub fn ring_config_map(cluster: &KeyValueCluster, ring: &Ring, resource_version: Option<&str>) -> ConfigMap {
     let mut metadata = metadata(cluster, ring_config_map_name(&cluster.name_any()));
     metadata.resource_version = resource_version.map(str::to_owned);
     metadata.annotations = Some(BTreeMap::from([(EPOCH.to_owned(), ring.epoch.to_string())]));

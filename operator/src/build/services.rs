@@ -10,12 +10,7 @@ use kube::ResourceExt;
 #[must_use]
 pub fn nodes_service(cluster: &KeyValueCluster) -> Service {
     let name = cluster.name_any();
-    let ports = [
-        ("peer", 7400),
-        ("resp", 6379),
-        ("grpc", 7379),
-        ("http", 9090),
-    ];
+    let ports = [("peer", 7400), ("resp", 6379), ("grpc", 7379), ("http", 9090)];
     Service {
         metadata: metadata(cluster, format!("{name}-nodes")),
         spec: Some(ServiceSpec {

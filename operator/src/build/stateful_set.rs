@@ -3,20 +3,17 @@
 //! Pods start together (`Parallel`) and are never restarted by Kubernetes itself (`OnDelete`): the planner decides
 //! when each may go.
 
-use super::{
-    CLUSTER_UID, Defaults, label_selector, labels, metadata, ring_config_map_name, selector,
-};
+use super::{CLUSTER_UID, Defaults, label_selector, labels, metadata, ring_config_map_name, selector};
 use crate::crd::{KeyValueCluster, PodTemplate, VolumePolicy};
 use crate::validate::NODE_CONTAINER;
 use k8s_openapi::api::apps::v1::{
-    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
-    StatefulSetUpdateStrategy,
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource,
-    HTTPGetAction, ObjectFieldSelector, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext,
-    TopologySpreadConstraint, Volume, VolumeMount, VolumeResourceRequirements,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+    ObjectFieldSelector, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+    VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -36,11 +33,7 @@ const RING_DIRECTORY: &str = "/etc/annulus/ring";
 /// The `StatefulSet`, but for what the planner decides: see [`scaled`]. `claim_size` is the size in the claim template
 /// of the `StatefulSet` that exists: Kubernetes does not let it be changed, so claims are made larger one by one.
 #[must_use]
-pub fn stateful_set(
-    cluster: &KeyValueCluster,
-    defaults: &Defaults,
-    claim_size: Option<&Quantity>,
-) -> StatefulSet {
+pub fn stateful_set(cluster: &KeyValueCluster, defaults: &Defaults, claim_size: Option<&Quantity>) -> StatefulSet {
     let name = cluster.name_any();
     let template = cluster.spec.pod_template.clone().unwrap_or_default();
     let retention = StatefulSetPersistentVolumeClaimRetentionPolicy {
@@ -69,11 +62,7 @@ pub fn stateful_set(
 
 /// Adds what the planner decides: how many pods, and who was let go on proof.
 #[must_use]
-pub fn scaled(
-    mut stateful_set: StatefulSet,
-    replicas: u32,
-    proven: &BTreeSet<Uuid>,
-) -> StatefulSet {
+pub fn scaled(mut stateful_set: StatefulSet, replicas: u32, proven: &BTreeSet<Uuid>) -> StatefulSet {
     if let Some(spec) = &mut stateful_set.spec {
         spec.replicas = i32::try_from(replicas).ok();
     }
@@ -93,16 +82,11 @@ fn policy(policy: VolumePolicy) -> String {
     }
 }
 
-fn pod_template(
-    cluster: &KeyValueCluster,
-    defaults: &Defaults,
-    template: &PodTemplate,
-) -> PodTemplateSpec {
+fn pod_template(cluster: &KeyValueCluster, defaults: &Defaults, template: &PodTemplate) -> PodTemplateSpec {
     let name = cluster.name_any();
     let mut pod_labels = template.labels.clone();
     pod_labels.extend(labels(&name));
-    let node_selector =
-        (!template.node_selector.is_empty()).then(|| template.node_selector.clone());
+    let node_selector = (!template.node_selector.is_empty()).then(|| template.node_selector.clone());
     let mut containers = vec![node(cluster, defaults, template)];
     containers.extend(template.sidecars.iter().cloned());
     PodTemplateSpec {
@@ -117,9 +101,7 @@ fn pod_template(
             tolerations: (!template.tolerations.is_empty()).then(|| template.tolerations.clone()),
             node_selector,
             topology_spread_constraints: Some(spread(cluster, template)),
-            termination_grace_period_seconds: Some(
-                template.termination_grace_period_seconds.unwrap_or(30),
-            ),
+            termination_grace_period_seconds: Some(template.termination_grace_period_seconds.unwrap_or(30)),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             security_context: Some(PodSecurityContext {
@@ -152,11 +134,7 @@ fn spread(cluster: &KeyValueCluster, template: &PodTemplate) -> Vec<TopologySpre
         return constraints.clone();
     }
     let name = cluster.name_any();
-    let zones = cluster
-        .spec
-        .zones
-        .iter()
-        .map(|zones| zones.topology_key.as_str());
+    let zones = cluster.spec.zones.iter().map(|zones| zones.topology_key.as_str());
     std::iter::once("kubernetes.io/hostname")
         .chain(zones)
         .map(|key| TopologySpreadConstraint {
@@ -170,10 +148,7 @@ fn spread(cluster: &KeyValueCluster, template: &PodTemplate) -> Vec<TopologySpre
 }
 
 fn runtime_default() -> SeccompProfile {
-    SeccompProfile {
-        type_: "RuntimeDefault".to_owned(),
-        localhost_profile: None,
-    }
+    SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }
 }
 
 fn node(cluster: &KeyValueCluster, defaults: &Defaults, template: &PodTemplate) -> Container {
@@ -203,28 +178,12 @@ fn node(cluster: &KeyValueCluster, defaults: &Defaults, template: &PodTemplate) 
     };
     Container {
         name: NODE_CONTAINER.to_owned(),
-        image: cluster
-            .spec
-            .image
-            .clone()
-            .or_else(|| defaults.node_image.clone()),
-        image_pull_policy: cluster
-            .spec
-            .image_pull_policy
-            .map(|policy| policy.name().to_owned()),
+        image: cluster.spec.image.clone().or_else(|| defaults.node_image.clone()),
+        image_pull_policy: cluster.spec.image_pull_policy.map(|policy| policy.name().to_owned()),
         command: Some(vec!["annulus-node".to_owned()]),
         args: Some(arguments(cluster)),
         env: Some(env),
-        ports: Some(
-            [
-                ("resp", 6379),
-                ("grpc", 7379),
-                ("peer", 7400),
-                ("http", 9090),
-            ]
-            .map(port)
-            .to_vec(),
-        ),
+        ports: Some([("resp", 6379), ("grpc", 7379), ("peer", 7400), ("http", 9090)].map(port).to_vec()),
         resources: cluster.spec.resources.clone(),
         readiness_probe: Some(probe("/readyz", 5, 3, 3)),
         // Generous, for a node that is busy recovering must not be killed for it.
@@ -233,17 +192,11 @@ fn node(cluster: &KeyValueCluster, defaults: &Defaults, template: &PodTemplate) 
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
             run_as_non_root: Some(true),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                add: None,
-            }),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
             seccomp_profile: Some(runtime_default()),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![
-            mount("data", "/data", false),
-            mount("ring", RING_DIRECTORY, true),
-        ]),
+        volume_mounts: Some(vec![mount("data", "/data", false), mount("ring", RING_DIRECTORY, true)]),
         ..Container::default()
     }
 }
@@ -272,16 +225,9 @@ fn arguments(cluster: &KeyValueCluster) -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    let throttle = cluster
-        .spec
-        .rebalance
-        .as_ref()
-        .and_then(|rebalance| rebalance.max_bytes_per_second);
+    let throttle = cluster.spec.rebalance.as_ref().and_then(|rebalance| rebalance.max_bytes_per_second);
     if let Some(throttle) = throttle {
-        arguments.extend([
-            "--transfer-bytes-per-second".to_owned(),
-            throttle.to_string(),
-        ]);
+        arguments.extend(["--transfer-bytes-per-second".to_owned(), throttle.to_string()]);
     }
     arguments
 }
@@ -303,17 +249,11 @@ fn probe(path: &str, timeout: i32, period: i32, failures: i32) -> Probe {
 
 fn claim(cluster: &KeyValueCluster, claim_size: Option<&Quantity>) -> PersistentVolumeClaim {
     let storage = &cluster.spec.storage;
-    let size = claim_size
-        .cloned()
-        .unwrap_or_else(|| Quantity(storage.size.clone()));
+    let size = claim_size.cloned().unwrap_or_else(|| Quantity(storage.size.clone()));
     let mut labels = selector(&cluster.name_any());
     labels.insert(CLUSTER_UID.to_owned(), cluster.uid().unwrap_or_default());
     PersistentVolumeClaim {
-        metadata: ObjectMeta {
-            name: Some("data".to_owned()),
-            labels: Some(labels),
-            ..ObjectMeta::default()
-        },
+        metadata: ObjectMeta { name: Some("data".to_owned()), labels: Some(labels), ..ObjectMeta::default() },
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
             storage_class_name: storage.storage_class_name.clone(),

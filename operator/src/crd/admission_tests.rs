@@ -22,8 +22,7 @@ fn refused(name: &str, spec: Value) -> String {
 /// What is refused when the first becomes the second.
 fn refused_change(before: Value, after: Value) -> String {
     let (before, after) = (cluster("demo", before), cluster("demo", after));
-    validate_cel_update(&after, &before)
-        .map_or_else(|errors| errors.to_string(), |()| String::new())
+    validate_cel_update(&after, &before).map_or_else(|errors| errors.to_string(), |()| String::new())
 }
 
 #[test]
@@ -45,46 +44,14 @@ fn what_cannot_work_is_refused_with_what_to_do() {
     let long = "a".repeat(41);
     let cases = [
         ("demo", json!({"replicas": 2}), "raise replicas"),
-        (
-            "demo",
-            json!({"replicas": 3, "replicationFactor": 5}),
-            "raise replicas",
-        ),
-        (
-            "demo",
-            json!({"consistency": {"read": 4}}),
-            "spec.consistency.read must be at most",
-        ),
-        (
-            "demo",
-            json!({"consistency": {"write": 4}}),
-            "spec.consistency.write must be at most",
-        ),
-        (
-            "demo",
-            json!({"partitions": 1000}),
-            "power of two from 16 to 16384",
-        ),
-        (
-            "demo",
-            json!({"partitions": 8}),
-            "power of two from 16 to 16384",
-        ),
-        (
-            "demo",
-            json!({"partitions": 32768}),
-            "power of two from 16 to 16384",
-        ),
-        (
-            "demo",
-            json!({"storage": {"size": "ten"}}),
-            "a size above zero",
-        ),
-        (
-            "demo",
-            json!({"storage": {"size": "0"}}),
-            "a size above zero",
-        ),
+        ("demo", json!({"replicas": 3, "replicationFactor": 5}), "raise replicas"),
+        ("demo", json!({"consistency": {"read": 4}}), "spec.consistency.read must be at most"),
+        ("demo", json!({"consistency": {"write": 4}}), "spec.consistency.write must be at most"),
+        ("demo", json!({"partitions": 1000}), "power of two from 16 to 16384"),
+        ("demo", json!({"partitions": 8}), "power of two from 16 to 16384"),
+        ("demo", json!({"partitions": 32768}), "power of two from 16 to 16384"),
+        ("demo", json!({"storage": {"size": "ten"}}), "a size above zero"),
+        ("demo", json!({"storage": {"size": "0"}}), "a size above zero"),
         (&long, json!({}), "choose a shorter name"),
         ("0demo", json!({}), "begin with a letter"),
         ("de.mo", json!({}), "begin with a letter"),
@@ -98,43 +65,20 @@ fn what_cannot_work_is_refused_with_what_to_do() {
 #[test]
 fn what_may_not_change_is_kept() {
     let cases = [
-        (
-            json!({}),
-            json!({"partitions": 2048}),
-            "spec.partitions may not be changed",
-        ),
-        (
-            json!({"storage": {"size": "10Gi"}}),
-            json!({"storage": {"size": "9Gi"}}),
-            "may not shrink",
-        ),
-        (
-            json!({"storage": {"size": "1Ti"}}),
-            json!({"storage": {"size": "1000Gi"}}),
-            "may not shrink",
-        ),
+        (json!({}), json!({"partitions": 2048}), "spec.partitions may not be changed"),
+        (json!({"storage": {"size": "10Gi"}}), json!({"storage": {"size": "9Gi"}}), "may not shrink"),
+        (json!({"storage": {"size": "1Ti"}}), json!({"storage": {"size": "1000Gi"}}), "may not shrink"),
         (
             json!({"storage": {"storageClassName": "a"}}),
             json!({"storage": {"storageClassName": "b"}}),
             "keep their class",
         ),
-        (
-            json!({}),
-            json!({"storage": {"storageClassName": "b"}}),
-            "keep their class",
-        ),
-        (
-            json!({"storage": {"storageClassName": "a"}}),
-            json!({}),
-            "keep their class",
-        ),
+        (json!({}), json!({"storage": {"storageClassName": "b"}}), "keep their class"),
+        (json!({"storage": {"storageClassName": "a"}}), json!({}), "keep their class"),
     ];
     for (before, after, expected) in cases {
         let refused = refused_change(before.clone(), after.clone());
-        assert!(
-            refused.contains(expected),
-            "{before} → {after}: {refused:?}"
-        );
+        assert!(refused.contains(expected), "{before} → {after}: {refused:?}");
     }
 }
 
@@ -143,21 +87,11 @@ fn what_may_change_is_let_in() {
     let cases = [
         (json!({}), json!({"replicas": 5})),
         (json!({}), json!({"replicas": 5, "replicationFactor": 5})),
-        (
-            json!({"storage": {"size": "1Gi"}}),
-            json!({"storage": {"size": "1024Mi"}}),
-        ),
-        (
-            json!({"storage": {"size": "1Gi"}}),
-            json!({"storage": {"size": "2Gi"}}),
-        ),
+        (json!({"storage": {"size": "1Gi"}}), json!({"storage": {"size": "1024Mi"}})),
+        (json!({"storage": {"size": "1Gi"}}), json!({"storage": {"size": "2Gi"}})),
     ];
     for (before, after) in cases {
-        assert_eq!(
-            refused_change(before.clone(), after.clone()),
-            "",
-            "{before} → {after}"
-        );
+        assert_eq!(refused_change(before.clone(), after.clone()), "", "{before} → {after}");
     }
 }
 
@@ -165,15 +99,8 @@ fn what_may_change_is_let_in() {
 fn zeros_are_out_of_range() {
     let schema = definition();
     let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
-    for field in [
-        "replicas",
-        "replicationFactor",
-        "consistency/properties/read",
-        "consistency/properties/write",
-    ] {
-        let minimum = schema
-            .pointer(&format!("{spec}/{field}/minimum"))
-            .and_then(Value::as_f64);
+    for field in ["replicas", "replicationFactor", "consistency/properties/read", "consistency/properties/write"] {
+        let minimum = schema.pointer(&format!("{spec}/{field}/minimum")).and_then(Value::as_f64);
         assert_eq!(minimum, Some(1.0), "{field}");
     }
 }

@@ -1,8 +1,6 @@
 //! What a user may say about the pods of a cluster. Security context, ports, probes and volumes are Annulus's own.
 
-use k8s_openapi::api::core::v1::{
-    Affinity, Container, EnvVar, Toleration, TopologySpreadConstraint,
-};
+use k8s_openapi::api::core::v1::{Affinity, Container, EnvVar, Toleration, TopologySpreadConstraint};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

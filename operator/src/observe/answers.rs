@@ -29,21 +29,11 @@ pub fn answer(status: NodeStatus) -> Result<Answer, FieldError> {
         true => None,
         false => Some(uuid_from("cluster", &status.cluster)?),
     };
-    Ok(Answer {
-        incarnation,
-        cluster,
-        status,
-        held: None,
-    })
+    Ok(Answer { incarnation, cluster, status, held: None })
 }
 
 /// Asks every pod that has an address, and fetches rings from those that may hold a newer one than is stored.
-pub(super) async fn ask_all(
-    nodes: &dyn NodeClient,
-    pods: &mut [Pod],
-    stored: &StoredRing,
-    known_epoch: u64,
-) {
+pub(super) async fn ask_all(nodes: &dyn NodeClient, pods: &mut [Pod], stored: &StoredRing, known_epoch: u64) {
     let certain = match stored {
         StoredRing::Held { ring, .. } if ring.epoch >= known_epoch => ring.epoch,
         StoredRing::Held { .. } | StoredRing::Missing | StoredRing::Damaged { .. } => 0,

@@ -46,21 +46,8 @@ impl Seen {
     /// Size in the claim template of the `StatefulSet`, which cannot be changed.
     #[must_use]
     pub fn claim_size(&self) -> Option<Quantity> {
-        let templates = self
-            .stateful_set
-            .as_ref()?
-            .spec
-            .as_ref()?
-            .volume_claim_templates
-            .as_ref()?;
-        let requests = templates
-            .first()?
-            .spec
-            .as_ref()?
-            .resources
-            .as_ref()?
-            .requests
-            .as_ref()?;
+        let templates = self.stateful_set.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?;
+        let requests = templates.first()?.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
         requests.get("storage").cloned()
     }
 
@@ -68,14 +55,8 @@ impl Seen {
     pub fn compare(&mut self, built: &Built) {
         let wanted = built.fingerprints();
         let same = wanted.len() == self.found.len()
-            && wanted
-                .iter()
-                .all(|(key, value)| self.found.get(key).is_some_and(|found| *found == *value));
-        self.observed.objects = if same {
-            Objects::Current
-        } else {
-            Objects::Differ
-        };
+            && wanted.iter().all(|(key, value)| self.found.get(key).is_some_and(|found| *found == *value));
+        self.observed.objects = if same { Objects::Current } else { Objects::Differ };
     }
 }
 
@@ -99,42 +80,19 @@ pub async fn observe(
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
     let ring_name = build::ring_config_map_name(&name);
     let (stateful_set, config_map, pods, claims, mut found) = tokio::try_join!(
-        async {
-            stateful_sets
-                .get_opt(&name)
-                .await
-                .map_err(failed("the StatefulSet"))
-        },
-        async {
-            config_maps
-                .get_opt(&ring_name)
-                .await
-                .map_err(failed("the ring's ConfigMap"))
-        },
+        async { stateful_sets.get_opt(&name).await.map_err(failed("the StatefulSet")) },
+        async { config_maps.get_opt(&ring_name).await.map_err(failed("the ring's ConfigMap")) },
         async { pods.list(&of_cluster).await.map_err(failed("pods")) },
-        async {
-            claims
-                .list(&of_cluster)
-                .await
-                .map_err(failed("volume claims"))
-        },
+        async { claims.list(&of_cluster).await.map_err(failed("volume claims")) },
         found(client, &namespace, &name),
     )?;
     let zones = zones(client, cluster, &pods.items).await?;
 
     let stored = stored(cluster, config_map.as_ref());
-    let mut seen_pods: Vec<_> = pods
-        .items
-        .iter()
-        .filter_map(|pod| objects::pod(&name, pod, &zones))
-        .collect();
+    let mut seen_pods: Vec<_> = pods.items.iter().filter_map(|pod| objects::pod(&name, pod, &zones)).collect();
     seen_pods.sort_by_key(|pod| pod.ordinal);
     answers::ask_all(nodes, &mut seen_pods, &stored, known_epoch).await;
-    let mut volumes: Vec<_> = claims
-        .items
-        .iter()
-        .filter_map(|claim| objects::volume(&name, claim))
-        .collect();
+    let mut volumes: Vec<_> = claims.items.iter().filter_map(|claim| objects::volume(&name, claim)).collect();
     volumes.sort_by_key(|volume| volume.ordinal);
 
     if let Some(stateful_set) = &stateful_set {
@@ -150,21 +108,13 @@ pub async fn observe(
         known_epoch,
         published_just_now: false,
     };
-    Ok(Seen {
-        observed,
-        stateful_set,
-        found,
-    })
+    Ok(Seen { observed, stateful_set, found })
 }
 
 /// Epoch in the resource's own status.
 fn known_epoch(cluster: &KeyValueCluster) -> u64 {
-    let ring = cluster
-        .status
-        .as_ref()
-        .and_then(|status| status.ring.as_ref());
-    ring.and_then(|ring| u64::try_from(ring.epoch).ok())
-        .unwrap_or(0)
+    let ring = cluster.status.as_ref().and_then(|status| status.ring.as_ref());
+    ring.and_then(|ring| u64::try_from(ring.epoch).ok()).unwrap_or(0)
 }
 
 /// Fingerprints of the objects that are there, but for the `StatefulSet`.
@@ -190,34 +140,12 @@ async fn found(
             found.insert((kind, name), fingerprint);
         }
     };
-    add(
-        "Service",
-        nodes.map(|object| {
-            (
-                object.name_any(),
-                object.annotations().get(BUILT_FROM).cloned(),
-            )
-        }),
-    );
-    add(
-        "Service",
-        clients.map(|object| {
-            (
-                object.name_any(),
-                object.annotations().get(BUILT_FROM).cloned(),
-            )
-        }),
-    );
-    add(
-        "PodDisruptionBudget",
-        budget.map(|o| (o.name_any(), o.annotations().get(BUILT_FROM).cloned())),
-    );
+    add("Service", nodes.map(|object| (object.name_any(), object.annotations().get(BUILT_FROM).cloned())));
+    add("Service", clients.map(|object| (object.name_any(), object.annotations().get(BUILT_FROM).cloned())));
+    add("PodDisruptionBudget", budget.map(|o| (o.name_any(), o.annotations().get(BUILT_FROM).cloned())));
     // A policy of the same name that somebody else made is none of the operator's business.
     let policy = policy.map(|o| (o.name_any(), o.annotations().get(BUILT_FROM).cloned()));
-    add(
-        "NetworkPolicy",
-        policy.filter(|(_, fingerprint)| fingerprint.is_some()),
-    );
+    add("NetworkPolicy", policy.filter(|(_, fingerprint)| fingerprint.is_some()));
     Ok(found)
 }
 
@@ -234,17 +162,11 @@ async fn zones(
     let host = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
     let hosts: std::collections::BTreeSet<String> = pods.iter().filter_map(host).collect();
     let read = hosts.iter().map(|host| api.get_metadata_opt(host));
-    let read = futures::future::try_join_all(read)
-        .await
-        .map_err(failed("Nodes"))?;
+    let read = futures::future::try_join_all(read).await.map_err(failed("Nodes"))?;
     let zone = |host: String, node: Option<kube::core::PartialObjectMeta<Node>>| {
         Some((host, node?.labels().get(&zones.topology_key)?.clone()))
     };
-    Ok(hosts
-        .into_iter()
-        .zip(read)
-        .filter_map(|(host, node)| zone(host, node))
-        .collect())
+    Ok(hosts.into_iter().zip(read).filter_map(|(host, node)| zone(host, node)).collect())
 }
 
 fn stored(cluster: &KeyValueCluster, config_map: Option<&ConfigMap>) -> StoredRing {
@@ -252,26 +174,17 @@ fn stored(cluster: &KeyValueCluster, config_map: Option<&ConfigMap>) -> StoredRi
         return StoredRing::Missing;
     };
     let resource_version = config_map.resource_version().unwrap_or_default();
-    let text = config_map
-        .data
-        .as_ref()
-        .and_then(|data| data.get(build::RING_KEY));
+    let text = config_map.data.as_ref().and_then(|data| data.get(build::RING_KEY));
     let uid = cluster.uid().and_then(|uid| Uuid::parse_str(&uid).ok());
     let why = match text.map(|text| ring::from_json(text.as_bytes())) {
         Some(Ok(ring)) if Some(ring.cluster) == uid => {
-            return StoredRing::Held {
-                ring: Box::new(ring),
-                resource_version,
-            };
+            return StoredRing::Held { ring: Box::new(ring), resource_version };
         }
         Some(Ok(ring)) => format!("it holds the ring of cluster {}", ring.cluster),
         Some(Err(error)) => error.to_string(),
         None => format!("it has no key {}", build::RING_KEY),
     };
-    StoredRing::Damaged {
-        resource_version,
-        why,
-    }
+    StoredRing::Damaged { resource_version, why }
 }
 
 fn failed(what: &'static str) -> impl Fn(kube::Error) -> ObserveError {

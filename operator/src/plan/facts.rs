@@ -176,10 +176,7 @@ impl Desired {
     /// Ordinal of a pod or member of this cluster by its name.
     #[must_use]
     pub fn ordinal(&self, name: &str) -> Option<u32> {
-        name.strip_prefix(&self.name)?
-            .strip_prefix('-')?
-            .parse()
-            .ok()
+        name.strip_prefix(&self.name)?.strip_prefix('-')?.parse().ok()
     }
 
     /// Name by which a pod is found, with one of its ports.
@@ -205,10 +202,7 @@ impl Observed {
     /// What the node of this incarnation said, if it answered.
     #[must_use]
     pub fn answer_of(&self, incarnation: Uuid) -> Option<&Answer> {
-        self.pods
-            .iter()
-            .filter_map(Pod::answer)
-            .find(|answer| answer.incarnation == incarnation)
+        self.pods.iter().filter_map(Pod::answer).find(|answer| answer.incarnation == incarnation)
     }
 
     /// The published ring.

@@ -13,9 +13,7 @@ mod volumes;
 pub mod wish;
 mod workload;
 
-pub use facts::{
-    Answer, Desired, Objects, Observation, Observed, Pod, StoredRing, Volume, Workload,
-};
+pub use facts::{Answer, Desired, Objects, Observation, Observed, Pod, StoredRing, Volume, Workload};
 pub use proof::{Proof, prove};
 pub use reason::{NoProof, Reason};
 
@@ -119,17 +117,9 @@ impl Action {
     pub fn code(&self) -> &'static str {
         match self {
             Self::ApplyObjects { .. } => "ApplyObjects",
-            Self::ScaleWorkload {
-                why: Scaling::Grow, ..
-            } => "ScaleWorkload/Grow",
-            Self::ScaleWorkload {
-                why: Scaling::PutBack { .. },
-                ..
-            } => "ScaleWorkload/PutBack",
-            Self::ScaleWorkload {
-                why: Scaling::Shrink { .. },
-                ..
-            } => "ScaleWorkload/Shrink",
+            Self::ScaleWorkload { why: Scaling::Grow, .. } => "ScaleWorkload/Grow",
+            Self::ScaleWorkload { why: Scaling::PutBack { .. }, .. } => "ScaleWorkload/PutBack",
+            Self::ScaleWorkload { why: Scaling::Shrink { .. }, .. } => "ScaleWorkload/Shrink",
             Self::CreateRing(_) => "CreateRing",
             Self::RestoreRing { .. } => "RestoreRing",
             Self::PublishRing { .. } => "PublishRing",
@@ -145,46 +135,26 @@ impl Action {
 #[must_use]
 pub fn plan(desired: &Desired, observed: &Observed, fresh: HashKey) -> Plan {
     if desired.paused {
-        return Plan {
-            waiting: vec![Reason::Paused],
-            ..Plan::default()
-        };
+        return Plan { waiting: vec![Reason::Paused], ..Plan::default() };
     }
     let mut waiting = Vec::new();
     let action = decide(desired, observed, fresh, &mut waiting);
     waiting.sort();
     waiting.dedup();
-    Plan {
-        action,
-        waiting,
-        lagging: lagging(desired, observed),
-    }
+    Plan { action, waiting, lagging: lagging(desired, observed) }
 }
 
-fn decide(
-    desired: &Desired,
-    observed: &Observed,
-    fresh: HashKey,
-    waiting: &mut Vec<Reason>,
-) -> Option<Action> {
+fn decide(desired: &Desired, observed: &Observed, fresh: HashKey, waiting: &mut Vec<Reason>) -> Option<Action> {
     let workload = match (&observed.workload, observed.objects) {
         (Some(workload), Objects::Current) => workload,
         (Some(workload), Objects::Differ) => {
             // Raising is always safe, so a number that somebody else lowered is put back in passing.
-            let replicas = workload
-                .replicas_written
-                .map_or(workload.replicas, |w| w.max(workload.replicas));
-            return Some(Action::ApplyObjects {
-                replicas,
-                proven: workload.proven.clone(),
-            });
+            let replicas = workload.replicas_written.map_or(workload.replicas, |w| w.max(workload.replicas));
+            return Some(Action::ApplyObjects { replicas, proven: workload.proven.clone() });
         }
         (None, _) => {
             let replicas = workload::needed(desired, observed.ring(), &BTreeSet::new());
-            return Some(Action::ApplyObjects {
-                replicas,
-                proven: BTreeSet::new(),
-            });
+            return Some(Action::ApplyObjects { replicas, proven: BTreeSet::new() });
         }
     };
     match recover::ring(desired, observed, fresh, waiting) {
@@ -208,7 +178,7 @@ fn with_ring(
         return Some(action);
     }
     let wish = wish::wish(desired, observed, ring, &gone, waiting);
-    let settled = match moves::advance(ring, &wish, &wish::reports(observed), desired.pace) {
+    let settled = match moves::advance(ring, &wish, &wish::reports(observed, ring), desired.pace) {
         Ok(Step::Publish(..)) if observed.published_just_now => {
             waiting.push(Reason::Pacing);
             return None;
@@ -220,9 +190,7 @@ fn with_ring(
         }
         Ok(Step::Settled) => true,
         Err(error) => {
-            waiting.push(Reason::Unplannable {
-                why: error.to_string(),
-            });
+            waiting.push(Reason::Unplannable { why: error.to_string() });
             false
         }
     };
@@ -239,15 +207,7 @@ fn lagging(desired: &Desired, observed: &Observed) -> Vec<String> {
         return Vec::new();
     };
     let lags = |answer: &Answer| {
-        answer.status.epoch < ring.epoch
-            && answer
-                .cluster
-                .is_none_or(|cluster| cluster == desired.cluster)
+        answer.status.epoch < ring.epoch && answer.cluster.is_none_or(|cluster| cluster == desired.cluster)
     };
-    observed
-        .pods
-        .iter()
-        .filter(|pod| pod.answer().is_some_and(lags))
-        .map(|pod| pod.name.clone())
-        .collect()
+    observed.pods.iter().filter(|pod| pod.answer().is_some_and(lags)).map(|pod| pod.name.clone()).collect()
 }

@@ -129,7 +129,7 @@ pub enum NoProof {
     /// It is still in lists.
     Listed {
         /// In how many.
-        partitions: u32,
+        partitions: usize,
     },
     /// It still holds writes for others.
     Hints {
@@ -161,6 +161,7 @@ impl Reason {
             Self::VolumeMayHoldRing { .. } => "VolumeMayHoldRing",
             Self::Pacing => "Pacing",
             Self::TooFewForFactor { .. } => "TooFewForFactor",
+            Self::Move(moves::Reason::Connecting { .. }) => "Connecting",
             Self::Move(moves::Reason::Copying { .. }) => "Copying",
             Self::Move(moves::Reason::Acknowledging { .. }) => "Acknowledging",
             Self::Move(moves::Reason::OldListsUnreachable { .. }) => "OldListsUnreachable",
@@ -191,31 +192,21 @@ impl Reason {
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Paused => write!(
-                f,
-                "spec.paused is set; clear it to let the operator act again"
-            ),
+            Self::Paused => write!(f, "spec.paused is set; clear it to let the operator act again"),
             Self::NoAnswer { pod, why } => write!(f, "{pod} does not answer: {why}"),
             Self::JoinerSilent { pod } => write!(f, "{pod} shall join and does not answer yet"),
-            Self::ZoneUnknown { pod } => write!(
-                f,
-                "{pod} shall join and its host has no zone; label the host with spec.zones.topologyKey"
-            ),
+            Self::ZoneUnknown { pod } => {
+                write!(f, "{pod} shall join and its host has no zone; label the host with spec.zones.topologyKey")
+            }
             Self::ForeignData { pod, cluster } => write!(
                 f,
                 "the volume of {pod} holds data of another cluster ({cluster}); delete its volume claim and pod to let {pod} begin anew"
             ),
             Self::JoinerDrops { pod, partitions } => {
-                write!(
-                    f,
-                    "{pod} shall join and still drops {partitions} partitions of an earlier membership"
-                )
+                write!(f, "{pod} shall join and still drops {partitions} partitions of an earlier membership")
             }
             Self::VolumesSwapped { pod, member } => {
-                write!(
-                    f,
-                    "{pod} runs on the volume of {member}; give each pod its own volume again"
-                )
+                write!(f, "{pod} runs on the volume of {member}; give each pod its own volume again")
             }
             Self::RestoreNeeds { member } => write!(
                 f,
@@ -237,10 +228,7 @@ impl std::fmt::Display for Reason {
             }
             Self::Pacing => write!(f, "the last ring was published less than a second ago"),
             Self::TooFewForFactor { members, n } => {
-                write!(
-                    f,
-                    "n = {n} needs as many members and there are {members} yet"
-                )
+                write!(f, "n = {n} needs as many members and there are {members} yet")
             }
             Self::Move(reason) => reason.fmt(f),
             Self::Unplannable { why } => write!(f, "no ring can be planned: {why}"),

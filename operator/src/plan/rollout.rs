@@ -27,11 +27,7 @@ pub(super) fn next(
     settled: bool,
     waiting: &mut Vec<Reason>,
 ) -> Option<Action> {
-    let pod = observed
-        .pods
-        .iter()
-        .rev()
-        .find(|pod| outdated(pod, workload))?;
+    let pod = observed.pods.iter().rev().find(|pod| outdated(pod, workload))?;
     match obstacle(desired, observed, workload, ring, settled) {
         None => Some(restart(pod)),
         Some(why) => {
@@ -46,10 +42,7 @@ fn outdated(pod: &Pod, workload: &Workload) -> bool {
 }
 
 fn restart(pod: &Pod) -> Action {
-    Action::RestartPod {
-        name: pod.name.clone(),
-        uid: pod.uid.clone(),
-    }
+    Action::RestartPod { name: pod.name.clone(), uid: pod.uid.clone() }
 }
 
 fn obstacle(
@@ -59,10 +52,7 @@ fn obstacle(
     ring: &Ring,
     settled: bool,
 ) -> Option<String> {
-    let moving = ring
-        .partitions
-        .iter()
-        .any(|placement| placement.also.is_some());
+    let moving = ring.partitions.iter().any(|placement| placement.also.is_some());
     if !settled || moving || ring.target.is_some() {
         return Some("a rebalance is under way".to_owned());
     }
@@ -71,10 +61,7 @@ fn obstacle(
     }
     for ordinal in 0..workload.replicas {
         let name = desired.pod(ordinal);
-        let Some(pod) = observed
-            .pod(ordinal)
-            .filter(|pod| pod.ready && !pod.terminating)
-        else {
+        let Some(pod) = observed.pod(ordinal).filter(|pod| pod.ready && !pod.terminating) else {
             return Some(format!("{name} is not ready"));
         };
         let Some(answer) = pod.answer() else {
@@ -82,16 +69,10 @@ fn obstacle(
         };
         let status = &answer.status;
         if status.epoch != ring.epoch {
-            return Some(format!(
-                "{name} is at ring epoch {}, not {}",
-                status.epoch, ring.epoch
-            ));
+            return Some(format!("{name} is at ring epoch {}, not {}", status.epoch, ring.epoch));
         }
         if !status.unreachable.is_empty() {
-            return Some(format!(
-                "{name} cannot reach {} members",
-                status.unreachable.len()
-            ));
+            return Some(format!("{name} cannot reach {} members", status.unreachable.len()));
         }
         if status.hints > 0 {
             return Some(format!("{name} still owes {} hints", status.hints));

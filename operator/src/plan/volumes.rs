@@ -12,28 +12,19 @@ pub(super) fn discard(
     waiting: &mut Vec<Reason>,
 ) -> Option<Action> {
     for member in &ring.members {
-        let let_go =
-            member.state == MemberState::Leaving && workload.proven.contains(&member.incarnation);
-        let ordinal = desired
-            .ordinal(&member.name)
-            .filter(|ordinal| *ordinal >= workload.replicas);
+        let let_go = member.state == MemberState::Leaving && workload.proven.contains(&member.incarnation);
+        let ordinal = desired.ordinal(&member.name).filter(|ordinal| *ordinal >= workload.replicas);
         let (true, Some(ordinal)) = (let_go && ring.listed(member.index) == 0, ordinal) else {
             continue;
         };
         if observed.pod(ordinal).is_some() {
-            waiting.push(Reason::Stopping {
-                pod: member.name.clone(),
-            });
+            waiting.push(Reason::Stopping { pod: member.name.clone() });
             continue;
         }
-        let volume = observed
-            .volume(ordinal)
-            .filter(|_| desired.delete_on_scale_in);
+        let volume = observed.volume(ordinal).filter(|_| desired.delete_on_scale_in);
         match volume {
             Some(volume) if volume.terminating => {
-                waiting.push(Reason::VolumeDeleting {
-                    volume: volume.name.clone(),
-                });
+                waiting.push(Reason::VolumeDeleting { volume: volume.name.clone() });
             }
             Some(volume) => {
                 let (name, uid) = (volume.name.clone(), volume.uid.clone());
@@ -52,7 +43,5 @@ pub(super) fn grow(desired: &Desired, observed: &Observed) -> Option<Action> {
         .iter()
         .filter(|volume| volume.ordinal < desired.replicas && volume.bound && !volume.terminating)
         .find(|volume| volume.bytes < desired.volume_bytes)
-        .map(|volume| Action::GrowVolume {
-            name: volume.name.clone(),
-        })
+        .map(|volume| Action::GrowVolume { name: volume.name.clone() })
 }

@@ -29,25 +29,18 @@ pub(super) fn grow(
         return None;
     }
     let ordinal_of = |incarnation: &Uuid| {
-        ring.and_then(|ring| ring.member_by_incarnation(*incarnation))
-            .and_then(|m| desired.ordinal(&m.name))
+        ring.and_then(|ring| ring.member_by_incarnation(*incarnation)).and_then(|m| desired.ordinal(&m.name))
     };
     // Whoever gets a pod again has to prove anew before that is let go.
     let proven = workload.proven.iter().copied();
-    let proven = proven
-        .filter(|incarnation| ordinal_of(incarnation).is_some_and(|o| o >= needed))
-        .collect();
+    let proven = proven.filter(|incarnation| ordinal_of(incarnation).is_some_and(|o| o >= needed)).collect();
     let why = match workload.replicas_written {
-        Some(written) if written != workload.replicas && written >= needed => Scaling::PutBack {
-            found: workload.replicas,
-        },
+        Some(written) if written != workload.replicas && written >= needed => {
+            Scaling::PutBack { found: workload.replicas }
+        }
         _ => Scaling::Grow,
     };
-    Some(Action::ScaleWorkload {
-        replicas: needed,
-        proven,
-        why,
-    })
+    Some(Action::ScaleWorkload { replicas: needed, proven, why })
 }
 
 /// Lets the highest ordinals go that are not wanted, as far down as there is proof.
@@ -84,24 +77,13 @@ pub(super) fn shrink(
     let mut proven = workload.proven.clone();
     proven.retain(|incarnation| ring.member_by_incarnation(*incarnation).is_some());
     proven.extend(proofs.iter().map(Proof::incarnation));
-    let by_somebody = workload
-        .replicas_written
-        .is_some_and(|written| written < workload.replicas);
+    let by_somebody = workload.replicas_written.is_some_and(|written| written < workload.replicas);
     let why = if by_somebody && proofs.is_empty() {
-        Scaling::PutBack {
-            found: workload.replicas,
-        }
+        Scaling::PutBack { found: workload.replicas }
     } else {
-        Scaling::Shrink {
-            proofs,
-            resource_version: workload.resource_version.clone(),
-        }
+        Scaling::Shrink { proofs, resource_version: workload.resource_version.clone() }
     };
-    Some(Action::ScaleWorkload {
-        replicas,
-        proven,
-        why,
-    })
+    Some(Action::ScaleWorkload { replicas, proven, why })
 }
 
 /// Whether the pod with this ordinal may go: with the proof of its member, or because it is no member's.
@@ -120,53 +102,31 @@ fn release(
             continue;
         }
         let proven = prove(ring, member, answer);
-        proof = Some(proven.map_err(|why| Reason::NoProof {
-            pod: name.clone(),
-            why,
-        })?);
+        proof = Some(proven.map_err(|why| Reason::NoProof { pod: name.clone(), why })?);
     }
     if proof.is_none()
         && let Some(answer) = answer
     {
         // No member has this name, but the volume may be a member's, and even a former member may owe hints.
         if let Some(member) = ring.member_by_incarnation(answer.incarnation) {
-            return Err(Reason::VolumesSwapped {
-                pod: name,
-                member: member.name.clone(),
-            });
+            return Err(Reason::VolumesSwapped { pod: name, member: member.name.clone() });
         }
         let hints = answer.status.hints;
         if hints > 0 && answer.cluster == Some(ring.cluster) {
-            return Err(Reason::NoProof {
-                pod: name,
-                why: super::NoProof::Hints { hints },
-            });
+            return Err(Reason::NoProof { pod: name, why: super::NoProof::Hints { hints } });
         }
     }
     Ok(proof)
 }
 
 /// Members that exist and have not said that they know the published ring.
-fn uninformed(
-    observed: &Observed,
-    workload: &Workload,
-    ring: &Ring,
-    gone: &BTreeSet<Uuid>,
-) -> Vec<Reason> {
-    let informed = |incarnation| {
-        observed
-            .answer_of(incarnation)
-            .is_some_and(|a| a.status.epoch >= ring.epoch)
-    };
+fn uninformed(observed: &Observed, workload: &Workload, ring: &Ring, gone: &BTreeSet<Uuid>) -> Vec<Reason> {
+    let informed = |incarnation| observed.answer_of(incarnation).is_some_and(|a| a.status.epoch >= ring.epoch);
     ring.members
         .iter()
         .map(|member| (member.incarnation, &member.name))
-        .filter(|(incarnation, _)| {
-            !gone.contains(incarnation) && !workload.proven.contains(incarnation)
-        })
+        .filter(|(incarnation, _)| !gone.contains(incarnation) && !workload.proven.contains(incarnation))
         .filter(|(incarnation, _)| !informed(*incarnation))
-        .map(|(_, name)| Reason::ScaleInNeeds {
-            member: name.clone(),
-        })
+        .map(|(_, name)| Reason::ScaleInNeeds { member: name.clone() })
         .collect()
 }

@@ -5,8 +5,8 @@
 pub mod node;
 
 use annulus_operator::plan::{
-    Action, Answer, Desired, Objects, Observation, Observed, Plan, Pod, Scaling, StoredRing,
-    Volume, Workload, plan,
+    Action, Answer, Desired, Objects, Observation, Observed, Plan, Pod, Scaling, StoredRing, Volume, Workload,
+    plan,
 };
 use dynamo::moves::Pace;
 use dynamo::ring::{MemberState, Quorums, Ring};
@@ -51,12 +51,7 @@ pub struct World {
 
 impl World {
     pub fn new(replicas: u32, seed: u64) -> Self {
-        let quorums = Quorums {
-            n: 3,
-            r: 2,
-            w: 2,
-            sloppy: true,
-        };
+        let quorums = Quorums { n: 3, r: 2, w: 2, sloppy: true };
         Self {
             desired: desired(replicas, quorums),
             workload: None,
@@ -89,11 +84,7 @@ impl World {
             Some(Ok(ring)) if ring.epoch >= self.status_epoch => ring.epoch,
             _ => 0,
         };
-        let pods = self
-            .pods
-            .iter()
-            .map(|(&ordinal, pod)| self.pod(ordinal, pod, certain))
-            .collect();
+        let pods = self.pods.iter().map(|(&ordinal, pod)| self.pod(ordinal, pod, certain)).collect();
         let volumes = self.volumes.iter().map(|(&ordinal, volume)| Volume {
             name: format!("data-demo-{ordinal}"),
             ordinal,
@@ -105,24 +96,14 @@ impl World {
         });
         let resource_version = self.config_map_version.to_string();
         Observed {
-            objects: if self.objects_current {
-                Objects::Current
-            } else {
-                Objects::Differ
-            },
+            objects: if self.objects_current { Objects::Current } else { Objects::Differ },
             workload: self.workload.clone(),
             pods,
             volumes: volumes.collect(),
             stored: match &self.config_map {
                 None => StoredRing::Missing,
-                Some(Err(())) => StoredRing::Damaged {
-                    resource_version,
-                    why: "test".to_owned(),
-                },
-                Some(Ok(ring)) => StoredRing::Held {
-                    ring: Box::new(ring.clone()),
-                    resource_version,
-                },
+                Some(Err(())) => StoredRing::Damaged { resource_version, why: "test".to_owned() },
+                Some(Ok(ring)) => StoredRing::Held { ring: Box::new(ring.clone()), resource_version },
             },
             known_epoch: self.status_epoch,
             published_just_now: false,
@@ -132,17 +113,8 @@ impl World {
     fn pod(&self, ordinal: u32, pod: &FakePod, certain: u64) -> Pod {
         let node = &self.volumes[&ordinal].node;
         let status = node.status(self.desired.cluster);
-        let held = node
-            .ring
-            .clone()
-            .filter(|ring| ring.epoch > certain)
-            .map(Box::new);
-        let answer = Answer {
-            incarnation: node.incarnation,
-            cluster: Some(self.desired.cluster),
-            status,
-            held,
-        };
+        let held = node.ring.clone().filter(|ring| ring.epoch > certain).map(Box::new);
+        let answer = Answer { incarnation: node.incarnation, cluster: Some(self.desired.cluster), status, held };
         Pod {
             name: self.desired.pod(ordinal),
             ordinal,
@@ -191,13 +163,9 @@ impl World {
                 self.objects_current = true;
                 self.write_workload(replicas, proven);
             }
-            Action::ScaleWorkload {
-                replicas, proven, ..
-            } => self.write_workload(replicas, proven),
+            Action::ScaleWorkload { replicas, proven, .. } => self.write_workload(replicas, proven),
             Action::CreateRing(ring) => {
-                self.volumes
-                    .values_mut()
-                    .for_each(|volume| volume.node.begin(&ring));
+                self.volumes.values_mut().for_each(|volume| volume.node.begin(&ring));
                 self.config_map = Some(Ok(*ring));
                 self.config_map_version += 1;
                 self.hand_over(&|_| true);
@@ -209,16 +177,10 @@ impl World {
             }
             Action::DeleteVolume { name, uid } => {
                 let ordinal: u32 = name.rsplit('-').next().unwrap().parse().unwrap();
-                assert!(
-                    !self.pods.contains_key(&ordinal),
-                    "the volume of a running pod is deleted"
-                );
+                assert!(!self.pods.contains_key(&ordinal), "the volume of a running pod is deleted");
                 let volume = self.volumes.remove(&ordinal).unwrap();
                 assert_eq!(volume.uid, uid);
-                assert!(
-                    volume.node.holds.is_empty(),
-                    "a volume with data is deleted"
-                );
+                assert!(volume.node.holds.is_empty(), "a volume with data is deleted");
             }
             Action::GrowVolume { .. } => {}
             Action::RestartPod { name, .. } => {
@@ -229,11 +191,7 @@ impl World {
     }
 
     fn write_workload(&mut self, replicas: u32, proven: BTreeSet<Uuid>) {
-        let version = self
-            .workload
-            .as_ref()
-            .map_or(0, |w| w.resource_version.parse::<u64>().unwrap())
-            + 1;
+        let version = self.workload.as_ref().map_or(0, |w| w.resource_version.parse::<u64>().unwrap()) + 1;
         self.workload = Some(Workload {
             replicas,
             replicas_written: Some(replicas),
@@ -247,30 +205,16 @@ impl World {
     fn check(&self, action: &Action) {
         match action {
             Action::CreateRing(_) => {
-                let holds = self
-                    .volumes
-                    .values()
-                    .any(|volume| volume.node.ring.is_some());
+                let holds = self.volumes.values().any(|volume| volume.node.ring.is_some());
                 assert!(!holds, "a ring is made although a node holds one");
-                assert_eq!(
-                    self.status_epoch, 0,
-                    "a ring is made for a cluster that had one"
-                );
+                assert_eq!(self.status_epoch, 0, "a ring is made for a cluster that had one");
             }
             Action::PublishRing { ring, .. } => {
                 assert_eq!(ring.epoch, self.ring().unwrap().epoch + 1);
             }
             Action::RestoreRing { ring, .. } => {
-                let newest = self
-                    .volumes
-                    .values()
-                    .filter_map(|v| v.node.ring.as_ref())
-                    .map(|r| r.epoch)
-                    .max();
-                assert!(
-                    newest.is_none_or(|newest| ring.epoch >= newest),
-                    "an older ring is restored"
-                );
+                let newest = self.volumes.values().filter_map(|v| v.node.ring.as_ref()).map(|r| r.epoch).max();
+                assert!(newest.is_none_or(|newest| ring.epoch >= newest), "an older ring is restored");
             }
             Action::ScaleWorkload { replicas, why, .. } => {
                 let now = self.workload.as_ref().unwrap().replicas;
@@ -282,17 +226,11 @@ impl World {
                 }
             }
             Action::ApplyObjects { replicas, .. } => {
-                let now = self
-                    .workload
-                    .as_ref()
-                    .map_or(0, |workload| workload.replicas);
+                let now = self.workload.as_ref().map_or(0, |workload| workload.replicas);
                 assert!(*replicas >= now, "objects are written with fewer replicas");
             }
             Action::RestartPod { .. } => {
-                assert!(
-                    self.ring().is_none_or(|ring| ring.target.is_none()),
-                    "a restart while partitions move"
-                );
+                assert!(self.ring().is_none_or(|ring| ring.target.is_none()), "a restart while partitions move");
             }
             Action::DeleteVolume { .. } | Action::GrowVolume { .. } => {}
         }
@@ -310,10 +248,7 @@ impl World {
             assert_eq!(ring.listed(member.index), 0, "a listed member is let go");
             assert!(!self.pods[&ordinal].silent, "a silent member is let go");
             let node = &self.volumes[&ordinal].node;
-            assert!(
-                node.holds.is_empty() && node.hints == 0,
-                "a member that holds data is let go"
-            );
+            assert!(node.holds.is_empty() && node.hints == 0, "a member that holds data is let go");
         }
     }
 
@@ -326,16 +261,9 @@ impl World {
                 if self.destroyed.contains(&member.incarnation) {
                     continue;
                 }
-                let holder = self
-                    .volumes
-                    .values()
-                    .find(|v| v.node.incarnation == member.incarnation);
+                let holder = self.volumes.values().find(|v| v.node.incarnation == member.incarnation);
                 let holds = holder.is_some_and(|volume| volume.node.holds.contains(&partition));
-                assert!(
-                    holds,
-                    "{} is listed for {partition} and does not hold it",
-                    member.name
-                );
+                assert!(holds, "{} is listed for {partition} and does not hold it", member.name);
             }
         }
     }
@@ -362,41 +290,20 @@ impl World {
             }
             let (uid, volume_uid) = (self.next_uid(), self.next_uid());
             let incarnation = Uuid::from_u128(self.rng.random());
-            self.volumes.entry(ordinal).or_insert_with(|| FakeVolume {
-                uid: volume_uid,
-                node: FakeNode::new(incarnation),
-            });
-            self.pods.insert(
-                ordinal,
-                FakePod {
-                    uid,
-                    revision: workload.revision.clone(),
-                    silent: false,
-                },
-            );
+            self.volumes
+                .entry(ordinal)
+                .or_insert_with(|| FakeVolume { uid: volume_uid, node: FakeNode::new(incarnation) });
+            self.pods.insert(ordinal, FakePod { uid, revision: workload.revision.clone(), silent: false });
         }
     }
 
     /// Nodes copy, drop, deliver hints and gossip.
     fn nodes(&mut self) {
-        let up: Vec<u32> = self
-            .pods
-            .iter()
-            .filter(|(_, pod)| !pod.silent)
-            .map(|(ordinal, _)| *ordinal)
-            .collect();
-        let newest = up
-            .iter()
-            .filter_map(|o| self.volumes[o].node.ring.clone())
-            .max_by_key(|r| r.epoch);
+        let up: Vec<u32> = self.pods.iter().filter(|(_, pod)| !pod.silent).map(|(ordinal, _)| *ordinal).collect();
+        let newest = up.iter().filter_map(|o| self.volumes[o].node.ring.clone()).max_by_key(|r| r.epoch);
         let sources: BTreeMap<Uuid, BTreeSet<u32>> = up
             .iter()
-            .map(|ordinal| {
-                (
-                    self.volumes[ordinal].node.incarnation,
-                    self.volumes[ordinal].node.holds.clone(),
-                )
-            })
+            .map(|ordinal| (self.volumes[ordinal].node.incarnation, self.volumes[ordinal].node.holds.clone()))
             .collect();
         for ordinal in up {
             let node = &mut self.volumes.get_mut(&ordinal).unwrap().node;
@@ -431,18 +338,9 @@ impl World {
         self.ring().is_some_and(|ring| {
             ring.members.len() == replicas as usize
                 && ring.target.is_none()
-                && ring
-                    .members
-                    .iter()
-                    .all(|member| member.state == MemberState::Active)
-                && ring
-                    .partitions
-                    .iter()
-                    .all(|placement| placement.also.is_none())
-        }) && self
-            .workload
-            .as_ref()
-            .is_some_and(|workload| workload.replicas == replicas)
+                && ring.members.iter().all(|member| member.state == MemberState::Active)
+                && ring.partitions.iter().all(|placement| placement.also.is_none())
+        }) && self.workload.as_ref().is_some_and(|workload| workload.replicas == replicas)
     }
 
     pub fn lose_volume(&mut self, ordinal: u32) {

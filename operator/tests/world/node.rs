@@ -20,13 +20,7 @@ pub struct FakeNode {
 
 impl FakeNode {
     pub fn new(incarnation: Uuid) -> Self {
-        Self {
-            incarnation,
-            ring: None,
-            holds: BTreeSet::new(),
-            hints: 0,
-            moved: None,
-        }
+        Self { incarnation, ring: None, holds: BTreeSet::new(), hints: 0, moved: None }
     }
 
     /// The members of a first ring hold their partitions, which are empty.
@@ -44,11 +38,7 @@ impl FakeNode {
     }
 
     pub fn status(&self, cluster: Uuid) -> NodeStatus {
-        let listed: BTreeSet<u32> = self
-            .ring
-            .iter()
-            .flat_map(|r| listed(r, self.incarnation))
-            .collect();
+        let listed: BTreeSet<u32> = self.ring.iter().flat_map(|r| listed(r, self.incarnation)).collect();
         NodeStatus {
             cluster: cluster.as_bytes().to_vec().into(),
             incarnation: self.incarnation.as_bytes().to_vec().into(),
@@ -72,18 +62,9 @@ impl FakeNode {
 
     /// Partitions that this node has to copy, with the epoch of the entry.
     fn filling(&self) -> impl Iterator<Item = (u32, u64)> {
-        let me = self
-            .ring
-            .as_ref()
-            .and_then(|r| r.member_by_incarnation(self.incarnation))
-            .map(|m| m.index);
-        let partitions = self
-            .ring
-            .iter()
-            .flat_map(|ring| (0..).zip(&ring.partitions));
-        partitions.filter_map(move |(partition, placement)| {
-            fills(placement, me?).map(|since| (partition, since))
-        })
+        let me = self.ring.as_ref().and_then(|r| r.member_by_incarnation(self.incarnation)).map(|m| m.index);
+        let partitions = self.ring.iter().flat_map(|ring| (0..).zip(&ring.partitions));
+        partitions.filter_map(move |(partition, placement)| fills(placement, me?).map(|since| (partition, since)))
     }
 
     /// Copies what it has to from a member of the effective list that is up and has it; drops what is not its own.
@@ -97,23 +78,12 @@ impl FakeNode {
             let source = from
                 .iter()
                 .filter_map(|index| ring.member(*index))
-                .any(|member| {
-                    sources
-                        .get(&member.incarnation)
-                        .is_some_and(|holds| holds.contains(&partition))
-                });
+                .any(|member| sources.get(&member.incarnation).is_some_and(|holds| holds.contains(&partition)));
             if source && !self.holds.contains(&partition) && rng.random_bool(0.5) {
                 self.holds.insert(partition);
                 let since = ring.target.as_ref().map_or(0, |target| target.since);
-                let before = self
-                    .moved
-                    .filter(|moved| moved.since == since)
-                    .map_or(0, |moved| moved.bytes);
-                self.moved = Some(Moved {
-                    since,
-                    bytes: before + 1000,
-                    items: 1,
-                });
+                let before = self.moved.filter(|moved| moved.since == since).map_or(0, |moved| moved.bytes);
+                self.moved = Some(Moved { since, bytes: before + 1000, items: 1 });
             }
         }
         if rng.random_bool(0.5) {
@@ -125,17 +95,12 @@ impl FakeNode {
 }
 
 fn fills(placement: &Placement, me: MemberIndex) -> Option<u64> {
-    let also = placement
-        .also
-        .as_ref()
-        .filter(|also| also.phase == Phase::Filling)?;
+    let also = placement.also.as_ref().filter(|also| also.phase == Phase::Filling)?;
     (also.list.contains(&me) && !placement.preference.contains(&me)).then_some(also.since)
 }
 
 fn listed(ring: &Ring, incarnation: Uuid) -> impl Iterator<Item = u32> {
-    let me = ring
-        .member_by_incarnation(incarnation)
-        .map(|member| member.index);
+    let me = ring.member_by_incarnation(incarnation).map(|member| member.index);
     (0..)
         .zip(&ring.partitions)
         .filter(move |(_, p)| me.is_some_and(|me| p.names(me)))

@@ -1,0 +1,64 @@
+# Annulus. `make demo` shows what it does, `make test` proves it; both install what they need.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/annulus
+# Outside the checkout, so that another checkout starts warm.
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+
+# Leave the cluster up after the demo: make demo KEEP=1
+KEEP ?=
+# Where the operator runs.
+OPERATOR_NAMESPACE := annulus-system
+# What the end-to-end tests are narrowed down to: make e2e ONLY=reverse
+ONLY ?=
+
+.PHONY: help
+help: ## Show what can be made
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: ## Scale a cluster 3 -> 5 -> 3 under load on a real Kubernetes and count what is lost
+	KEEP='$(KEEP)' tests/demo.sh
+
+.PHONY: test
+test: check e2e ## Everything: formatting, clippy, unit, property and process tests, end-to-end tests
+
+.PHONY: check
+check: format lint unit charts-check ## All that needs no Kubernetes
+
+.PHONY: format
+format: ## Formatting is as rustfmt wants it
+	cargo fmt --all --check
+
+.PHONY: lint
+lint: ## Clippy and rustdoc have nothing to say
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: unit
+unit: ## Unit, property and process tests
+	cargo build --locked -p annulus-node
+	cargo test --workspace --locked
+
+.PHONY: charts-check
+charts-check: ## The chart is clean
+	tests/cluster/tools.sh
+	PATH="$(CACHE)/kubernetes-1.34.4:$$PATH" helm lint --strict charts/annulus
+
+.PHONY: e2e
+e2e: ## End-to-end tests on a real Kubernetes
+	ONLY='$(ONLY)' tests/e2e.sh
+
+.PHONY: crds
+crds: ## Write the CRDs anew from the operator's types
+	cargo run --locked -q -p annulus-operator -- crd > crds/keyvalueclusters.annulus.dev.yaml
+
+.PHONY: bench
+bench: ## Figures: claim, and the storage engine beside the bare library
+	cargo run --release --locked -q -p dynamo --example claim
+	cargo run --release --locked -q -p annulus-bench -- engine
+
+.PHONY: down
+down: ## Remove the local Kubernetes with everything in it
+	tests/cluster/down.sh

@@ -1,0 +1,168 @@
+//! What this node does for its peers' coordinators.
+
+use super::put::CoordinateError;
+use super::replicate::Replication;
+use super::{Causality, Coordinator, RequestError, Write, WriteOptions, Written};
+use crate::handoff;
+use crate::peers::RequestHandler;
+use crate::replica::ReplicaError;
+use crate::ring_state::Installed;
+use annulus_proto::uuid_from;
+use annulus_proto::v1::{
+    Coordinate, Coordinated, DigestReply, DigestRequest, Failure, PageReply, PageRequest, Request, StaleEpoch,
+    Stored, coordinate, failure, reply, request::Operation,
+};
+use bytes::Bytes;
+use dynamo::object::{Context, Payload};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use tonic::Status;
+
+impl RequestHandler for Coordinator {
+    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<'static, reply::Result> {
+        Box::pin(async move { self.carry_out(request).await.unwrap_or_else(|failure| failure) })
+    }
+
+    fn page(&self, request: PageRequest) -> BoxFuture<'_, Result<PageReply, Status>> {
+        Box::pin(handoff::page(&self.parts.ring, &self.parts.replica, request))
+    }
+
+    fn digest(&self, request: DigestRequest) -> BoxFuture<'_, Result<DigestReply, Status>> {
+        Box::pin(handoff::digest(&self.parts.ring, &self.parts.replica, request))
+    }
+}
+
+impl Coordinator {
+    async fn carry_out(&self, request: Request) -> Result<reply::Result, reply::Result> {
+        let Request { key, epoch, operation, .. } = request;
+        let Some(installed) = self.parts.ring.load() else {
+            return Err(failed(failure::Code::NotAReplica, "no ring yet"));
+        };
+        self.check_key(&key).map_err(|error| failed(failure::Code::Invalid, &error.to_string()))?;
+        let token = installed.view.token(&key);
+        let replica = &self.parts.replica;
+        let refused = |error| self.refusal(error);
+        match operation {
+            Some(Operation::Store(object)) => {
+                if let Some(durable) = replica.merge(token, &key, object, epoch).await.map_err(refused)? {
+                    durable.await.map_err(|error| self.refusal(error.into()))?;
+                }
+                Ok(reply::Result::Stored(Stored {}))
+            }
+            Some(Operation::Read(_)) => {
+                let object = replica.read(token, &key, epoch).map_err(refused)?;
+                Ok(reply::Result::Object(object.unwrap_or_default()))
+            }
+            Some(Operation::Hint(hint)) => {
+                let target = uuid_from("incarnation", &hint.incarnation).map_err(|error| invalid(&error))?;
+                let held = replica.hints.hold(target, token, &key, hint.object).await;
+                if let Some(durable) = held.map_err(|error| failed(failure::Code::Storage, &error.to_string()))? {
+                    durable.await.map_err(|error| self.refusal(error.into()))?;
+                }
+                Ok(reply::Result::Stored(Stored {}))
+            }
+            Some(Operation::ReadHint(hint)) => {
+                let target = uuid_from("incarnation", &hint.incarnation).map_err(|error| invalid(&error))?;
+                let object = replica.hints.read(target, token, &key);
+                let object = object.map_err(|error| failed(failure::Code::Storage, &error.to_string()))?;
+                Ok(reply::Result::Object(object.unwrap_or_default()))
+            }
+            Some(Operation::Coordinate(message)) => self.coordinate_for(&installed, &key, message).await,
+            None => Err(failed(failure::Code::Invalid, "no operation")),
+        }
+    }
+
+    /// Coordinates a write for a node that is no replica of its key.
+    async fn coordinate_for(
+        &self,
+        installed: &Arc<Installed>,
+        key: &Bytes,
+        message: Coordinate,
+    ) -> Result<reply::Result, reply::Result> {
+        let partition = installed.view.partition(installed.view.token(key));
+        let holds = |me| installed.view.placement(partition).is_some_and(|placement| placement.names(me));
+        if !installed.me.is_some_and(holds) {
+            return Err(failed(failure::Code::NotAReplica, "this node is no replica of the key"));
+        }
+        let (write, options) = from_message(message).map_err(|error| invalid(&error))?;
+        let written = self.in_time(async {
+            match self.coordinate(installed, key, write, options).await {
+                Ok(written) => Ok(Some(written)),
+                Err(CoordinateError::RingChanged) => Ok(None),
+                Err(CoordinateError::Request(error)) => Err(error),
+            }
+        });
+        match written.await {
+            Ok(Some(written)) => Ok(reply::Result::Coordinated(Coordinated {
+                timestamp: written.timestamp.0,
+                context: written.context.encode(),
+                existed: written.existed,
+            })),
+            Ok(None) => Err(self.stale()),
+            Err(error) => Err(failed(code_of(&error), &error.to_string())),
+        }
+    }
+
+    /// Keeps a write for replicas none of which can be reached: the value stands beside whatever they have.
+    pub(super) async fn keep_at_fallbacks(
+        &self,
+        installed: &Arc<Installed>,
+        key: &Bytes,
+        write: &Write,
+        options: WriteOptions,
+    ) -> Result<Written, RequestError> {
+        let (object, encoded, timestamp) = self.parts.replica.coordinate_blind(write.clone())?;
+        Replication::new(self, installed.clone(), key.clone(), encoded, options).run().await?;
+        Ok(Written { timestamp, context: object.context(), existed: false })
+    }
+
+    fn refusal(&self, error: ReplicaError) -> reply::Result {
+        match error {
+            ReplicaError::Stale => self.stale(),
+            ReplicaError::Behind => {
+                failed(failure::Code::NotAReplica, "the sender's ring is newer than this node's")
+            }
+            ReplicaError::TooManySiblings { .. } => failed(failure::Code::Siblings, &error.to_string()),
+            ReplicaError::Codec(_) => invalid(&error),
+            ReplicaError::Engine(_) | ReplicaError::Storage(_) => {
+                failed(failure::Code::Storage, &error.to_string())
+            }
+        }
+    }
+
+    fn stale(&self) -> reply::Result {
+        reply::Result::StaleEpoch(StaleEpoch { epoch: self.parts.ring.epoch() })
+    }
+}
+
+fn from_message(message: Coordinate) -> Result<(Write, WriteOptions), dynamo::object::ContextError> {
+    let causality = match message.causality {
+        Some(coordinate::Causality::Context(context)) => Causality::Context(Context::decode(&context)?),
+        Some(coordinate::Causality::Overwrite(_)) | None => Causality::Overwrite,
+    };
+    let payload = message.value.map_or(Payload::Tombstone, Payload::Bytes);
+    let replicas = u8::try_from(message.replicas).ok().filter(|&replicas| replicas > 0);
+    let options = WriteOptions { replicas, strict: message.strict };
+    Ok((Write { payload, expires_at_ms: message.expires_at_ms, causality }, options))
+}
+
+fn code_of(error: &RequestError) -> failure::Code {
+    match error {
+        RequestError::Unavailable { .. } | RequestError::TimedOut(_) => failure::Code::Unavailable,
+        RequestError::Overloaded(_) => failure::Code::Overloaded,
+        RequestError::DiskFull { .. } | RequestError::Storage(_) => failure::Code::Storage,
+        RequestError::TooManySiblings { .. } => failure::Code::Siblings,
+        RequestError::NoRing => failure::Code::NotAReplica,
+        RequestError::KeyTooLong { .. } | RequestError::ValueTooLong { .. } | RequestError::Invalid(_) => {
+            failure::Code::Invalid
+        }
+    }
+}
+
+fn invalid(error: &dyn std::fmt::Display) -> reply::Result {
+    failed(failure::Code::Invalid, &error.to_string())
+}
+
+fn failed(code: failure::Code, message: &str) -> reply::Result {
+    reply::Result::Failure(Failure { code: code as i32, message: message.to_owned() })
+}

@@ -1,0 +1,78 @@
+//! Asking a member for a page or for digests, and checking what it sends.
+
+use crate::peers::{BulkError, Peers};
+use annulus_proto::v1::peer_client::PeerClient;
+use annulus_proto::v1::{DigestRequest, PageReply, PageRequest};
+use bytes::Bytes;
+use dynamo::digest::RangeDigest;
+use dynamo::preference::MemberIndex;
+use std::time::Duration;
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Why a member's answer cannot be used. Nothing was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// It cannot be reached.
+    #[error(transparent)]
+    Bulk(#[from] BulkError),
+    /// It refused or the call failed.
+    #[error("{0}")]
+    Status(#[from] tonic::Status),
+    /// It took too long.
+    #[error("no answer within {CALL_TIMEOUT:?}")]
+    TimedOut(#[from] tokio::time::error::Elapsed),
+    /// The page does not have the checksum it came with.
+    #[error("a page was damaged on its way")]
+    Checksum,
+    /// Another number of buckets than asked for.
+    #[error("the digests do not fit the request")]
+    Shape,
+}
+
+/// Fetches one page; fills in whom it is for.
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn fetch_page(
+    peers: &Peers,
+    member: MemberIndex,
+    mut request: PageRequest,
+) -> Result<PageReply, FetchError> {
+    let (channel, incarnation) = peers.bulk_channel(member).await?;
+    request.incarnation = Bytes::copy_from_slice(incarnation.as_bytes());
+    let mut client = PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let page = tokio::time::timeout(CALL_TIMEOUT, client.page(request)).await??.into_inner();
+    let mut checksum = crc32fast::Hasher::new();
+    for item in &page.items {
+        checksum.update(&item.key);
+        checksum.update(&item.object);
+    }
+    if checksum.finalize() == page.checksum { Ok(page) } else { Err(FetchError::Checksum) }
+}
+
+/// Fetches the digests of a range's buckets; fills in whom it is for.
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn fetch_digest(
+    peers: &Peers,
+    member: MemberIndex,
+    mut request: DigestRequest,
+) -> Result<Vec<RangeDigest>, FetchError> {
+    let (channel, incarnation) = peers.bulk_channel(member).await?;
+    request.incarnation = Bytes::copy_from_slice(incarnation.as_bytes());
+    let fanout = request.fanout as usize;
+    let mut client = PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let reply = tokio::time::timeout(CALL_TIMEOUT, client.digest(request)).await??.into_inner();
+    let digests: Option<Vec<RangeDigest>> = reply
+        .buckets
+        .iter()
+        .map(|bucket| {
+            let sum = u128::from_le_bytes(bucket.sum.as_ref().try_into().ok()?);
+            Some(RangeDigest { count: bucket.count, sum })
+        })
+        .collect();
+    digests.filter(|digests| digests.len() == fanout).ok_or(FetchError::Shape)
+}

@@ -1,0 +1,112 @@
+//! Delivering hints: to the member they were written for as soon as it answers, or, when the ring has moved the
+//! partition away from it, to those that hold the partition now.
+
+use crate::peers::Peers;
+use crate::replica::{HeldHint, Replica};
+use crate::ring_state::{Installed, RingState};
+use annulus_proto::v1::{reply, request::Operation};
+use dynamo::preference::MemberIndex;
+use futures::StreamExt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Pause between two rounds over the hints.
+const ROUND_PAUSE: Duration = Duration::from_millis(500);
+const PAGE_HINTS_MAX: usize = 256;
+/// Hints under way at once: the back-pressure on the receiver.
+const AT_ONCE_MAX: usize = 32;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Delivers hints until shutdown.
+pub async fn deliver_hints(
+    ring: Arc<RingState>,
+    replica: Arc<Replica>,
+    peers: Arc<Peers>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(ROUND_PAUSE) => {}
+        }
+        if replica.hints.held().0 == 0 {
+            continue;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = round(&ring, &replica, &peers) => {}
+        }
+    }
+}
+
+/// One walk over all hints.
+async fn round(ring: &RingState, replica: &Replica, peers: &Peers) {
+    let mut after = None;
+    loop {
+        let (hints, more) = match replica.hints.page(after.clone(), PAGE_HINTS_MAX) {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::warn!(%error, "hints cannot be read");
+                return;
+            }
+        };
+        let Some((_, last)) = hints.last() else { return };
+        after = Some(last.hint_key.clone());
+        let Some(installed) = ring.load() else { return };
+        futures::stream::iter(hints)
+            .for_each_concurrent(AT_ONCE_MAX, |(target, hint)| {
+                let installed = installed.clone();
+                async move { deliver(&installed, replica, peers, target, hint).await }
+            })
+            .await;
+        if !more {
+            return;
+        }
+    }
+}
+
+async fn deliver(installed: &Installed, replica: &Replica, peers: &Peers, target: Uuid, hint: HeldHint) {
+    for receiver in receivers(installed, target, &hint) {
+        if !store_at(installed, replica, peers, receiver, &hint).await {
+            // Not everyone has it: the hint stays, and is tried again in the next round.
+            return;
+        }
+    }
+    if let Err(error) = replica.hints.delivered(&hint).await {
+        tracing::debug!(%error, "a delivered hint stays for now");
+    }
+}
+
+/// Who has to have the object before the hint may go: its target while the ring lists it for the partition, else
+/// everyone who holds the partition now.
+fn receivers(installed: &Installed, target: Uuid, hint: &HeldHint) -> Vec<MemberIndex> {
+    let partition = installed.view.partition(hint.token);
+    let holders = installed.view.placement(partition).map(|placement| placement.holders()).unwrap_or_default();
+    let member = installed.view.ring().member_by_incarnation(target);
+    match member.filter(|member| holders.contains(&member.index)) {
+        Some(member) => vec![member.index],
+        None => holders,
+    }
+}
+
+async fn store_at(
+    installed: &Installed,
+    replica: &Replica,
+    peers: &Peers,
+    receiver: MemberIndex,
+    hint: &HeldHint,
+) -> bool {
+    let epoch = installed.view.epoch();
+    if installed.me == Some(receiver) {
+        return match replica.merge(hint.token, &hint.key, hint.object.clone(), epoch).await {
+            Ok(Some(durable)) => durable.await.is_ok(),
+            Ok(None) => true,
+            Err(_) => false,
+        };
+    }
+    let Some(peer) = peers.by_index(receiver) else { return false };
+    let request = peer.request(hint.key.clone(), epoch, Operation::Store(hint.object.clone()));
+    matches!(tokio::time::timeout(ANSWER_TIMEOUT, request).await, Ok(Ok(reply::Result::Stored(_))))
+}

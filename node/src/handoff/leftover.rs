@@ -1,0 +1,82 @@
+//! Dropping partitions that the ring no longer lists this node for.
+
+use crate::replica::{Replica, ReplicaError};
+use crate::ring_state::{Installed, RingState};
+use crate::storage::{ScanRange, Space};
+use dynamo::token;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const PAGE_ITEMS: usize = 512;
+const PAGE_BYTES: usize = 4 << 20;
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Drops leftovers after each ring change until shutdown.
+///
+/// A document that names this node in neither list of a partition is published only once the partition's new holders
+/// have all of it, so what is here is a copy too many.
+pub async fn drop_leftovers(ring: Arc<RingState>, replica: Arc<Replica>, shutdown: CancellationToken) {
+    let mut epochs = ring.watch();
+    loop {
+        if let Some(installed) = ring.load() {
+            for partition in leftovers(&installed, &replica) {
+                if shutdown.is_cancelled() {
+                    return;
+                }
+                if let Err(error) = drop_partition(&ring, &replica, &installed, partition).await {
+                    tracing::warn!(partition, %error, "a leftover partition could not be dropped yet");
+                }
+            }
+        }
+        let left = ring.load().is_some_and(|installed| !leftovers(&installed, &replica).is_empty());
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = epochs.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(RETRY_PAUSE), if left => {}
+        }
+    }
+}
+
+/// Partitions with data here that name this node in neither list.
+pub(crate) fn leftovers(installed: &Installed, replica: &Replica) -> Vec<u32> {
+    let counters = replica.counters();
+    let named = |partition: u32| {
+        let placement = installed.view.placement(partition);
+        placement.is_none_or(|placement| installed.me.is_some_and(|me| placement.names(me)))
+    };
+    (0..installed.view.count().get())
+        .filter(|&partition| counters.of(partition).items > 0 && !named(partition))
+        .collect()
+}
+
+async fn drop_partition(
+    ring: &RingState,
+    replica: &Replica,
+    installed: &Installed,
+    partition: u32,
+) -> Result<(), ReplicaError> {
+    let count = installed.view.count();
+    let first = token::first_token(partition, count).0;
+    let mut range = ScanRange::tokens(first, token::last_token(partition, count).0);
+    replica.committer().barrier().await?;
+    // Before the first removal and after the last: no birth is continued whose later dots may have been dropped.
+    replica.raise_birth_floor(partition);
+    loop {
+        let still = ring.load().is_some_and(|now| leftovers(&now, replica).contains(&partition));
+        let page = replica.engine().scan(Space::Data, &range, PAGE_ITEMS, PAGE_BYTES)?;
+        let mut removals = Vec::with_capacity(page.items.len());
+        for (storage_key, _) in &page.items {
+            removals.extend(replica.drop_unlisted(storage_key).await?);
+        }
+        for removed in removals {
+            removed.await?;
+        }
+        match page.items.last() {
+            Some((last, _)) if page.more && still => range.after = Some(last.clone()),
+            _ => break,
+        }
+    }
+    replica.raise_birth_floor(partition);
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Getting data to where the ring says it belongs: partitions pulled by new holders, hints delivered, leftovers dropped.
+
+mod compare;
+mod fetch;
+mod hinted;
+mod leftover;
+mod pull;
+mod record;
+mod serve;
+
+pub use fetch::{FetchError, fetch_digest, fetch_page};
+pub use hinted::deliver_hints;
+pub use leftover::drop_leftovers;
+pub(crate) use leftover::leftovers;
+pub use pull::{Pulls, PullsView};
+pub use record::MoveRecord;
+pub use serve::{digest, page};

@@ -1,0 +1,349 @@
+//! Copying partitions to this node: for each partition that fills with this node as a new holder, copy it from one of
+//! its holders and compare with enough others, then say so.
+
+use super::compare::{CompareError, Comparison};
+use super::fetch::{FetchError, fetch_page};
+use super::record::{self, Cursor, MoveRecord, MovedTotal};
+use super::serve;
+use crate::config::Limits;
+use crate::peers::Peers;
+use crate::replica::Replica;
+use crate::ring_state::{Installed, RingState};
+use crate::storage::{Change, EngineError};
+use annulus_proto::v1::PageRequest;
+use bytes::Bytes;
+use dynamo::preference::MemberIndex;
+use dynamo::ring::Phase;
+use dynamo::token::{self, Token};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const PAGE_BYTES: u32 = 1 << 20;
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// What this node copies and has copied.
+pub struct Pulls {
+    ring: Arc<RingState>,
+    replica: Arc<Replica>,
+    peers: Arc<Peers>,
+    at_once: Arc<Semaphore>,
+    bytes_per_second_max: Option<u64>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    synced: BTreeSet<MoveRecord>,
+    copying: BTreeSet<MoveRecord>,
+    moved: MovedTotal,
+    moved_since_start: u64,
+    last_error: Option<String>,
+}
+
+/// A look at the pulls, for status.
+#[derive(Clone, Debug, Default)]
+pub struct PullsView {
+    /// Moves that are complete.
+    pub synced: BTreeSet<MoveRecord>,
+    /// Partitions being copied or waiting for their turn.
+    pub copying: usize,
+    /// What the moves of the last target brought.
+    pub moved: MovedTotal,
+    /// Bytes received by moves since the process started.
+    pub moved_since_start: u64,
+    /// Why the last attempt that failed did so; `None` once everything is copied.
+    pub last_error: Option<String>,
+}
+
+/// Why a partition was not copied. What had arrived stays, and the next attempt goes on from there.
+#[derive(Debug, thiserror::Error)]
+enum PullError {
+    #[error("partition {partition}: {error}")]
+    Compare { partition: u32, error: CompareError },
+    #[error("partition {partition}: only {met} of {need} holders of the old list could be asked; last: {why}")]
+    TooFewHolders { partition: u32, met: usize, need: usize, why: String },
+    #[error("the move is no longer wanted")]
+    Unwanted,
+}
+
+impl Pulls {
+    /// Takes up what was recorded before a restart.
+    ///
+    /// # Errors
+    /// When the engine cannot be read.
+    pub fn open(
+        ring: Arc<RingState>,
+        replica: Arc<Replica>,
+        peers: Arc<Peers>,
+        limits: &Limits,
+    ) -> Result<Arc<Self>, EngineError> {
+        let engine = replica.engine().as_ref();
+        let (synced, _) = record::recorded(engine)?;
+        let state = State { synced, moved: MovedTotal::read(engine)?, ..State::default() };
+        Ok(Arc::new(Self {
+            at_once: Arc::new(Semaphore::new(limits.parallel_pulls_max)),
+            bytes_per_second_max: limits.transfer_bytes_per_second_max,
+            ring,
+            replica,
+            peers,
+            state: Mutex::new(state),
+        }))
+    }
+
+    /// A look at what is copied.
+    #[must_use]
+    pub fn view(&self) -> PullsView {
+        let state = self.state.lock();
+        PullsView {
+            synced: state.synced.clone(),
+            copying: state.copying.len(),
+            moved: state.moved,
+            moved_since_start: state.moved_since_start,
+            last_error: state.last_error.clone().filter(|_| !state.copying.is_empty()),
+        }
+    }
+
+    /// Follows the ring and copies what it wants here, until shutdown.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut epochs = self.ring.watch();
+        let mut pulls = JoinSet::new();
+        loop {
+            self.forget_unwanted().await;
+            for wanted in self.wanted() {
+                if self.begin(wanted) {
+                    pulls.spawn(self.clone().pull_until_synced(wanted, shutdown.clone()));
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = epochs.changed() => if changed.is_err() { return },
+                Some(_) = pulls.join_next() => {}
+            }
+        }
+    }
+
+    /// Moves that the ring in force wants of this node.
+    fn wanted(&self) -> Vec<MoveRecord> {
+        let Some(installed) = self.ring.load() else { return Vec::new() };
+        let Some(me) = installed.me else { return Vec::new() };
+        (0u32..)
+            .zip(&installed.view.ring().partitions)
+            .filter_map(|(partition, placement)| {
+                let also = placement.also.as_ref().filter(|also| also.phase == Phase::Filling)?;
+                let new_here = also.list.contains(&me) && !placement.preference.contains(&me);
+                new_here.then_some(MoveRecord { partition, since: also.since })
+            })
+            .collect()
+    }
+
+    fn begin(&self, wanted: MoveRecord) -> bool {
+        let mut state = self.state.lock();
+        !state.synced.contains(&wanted) && state.copying.insert(wanted)
+    }
+
+    fn is_wanted(&self, record: MoveRecord) -> Option<(Arc<Installed>, MemberIndex, Vec<MemberIndex>)> {
+        let installed = self.ring.load()?;
+        let me = installed.me?;
+        let placement = installed.view.placement(record.partition)?;
+        let also = placement.also.as_ref()?;
+        let same = also.phase == Phase::Filling && also.since == record.since && also.list.contains(&me);
+        let holders = placement.preference.clone();
+        same.then_some((installed, me, holders))
+    }
+
+    async fn pull_until_synced(self: Arc<Self>, record: MoveRecord, shutdown: CancellationToken) {
+        loop {
+            let Ok(permit) = self.at_once.clone().acquire_owned().await else { return };
+            let pulled = tokio::select! {
+                () = shutdown.cancelled() => return,
+                pulled = self.pull(record) => pulled,
+            };
+            drop(permit);
+            match pulled {
+                Ok(()) | Err(PullError::Unwanted) => break,
+                Err(error) => {
+                    tracing::info!(%error, "copying a partition is tried again");
+                    self.state.lock().last_error = Some(error.to_string());
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+        self.state.lock().copying.remove(&record);
+    }
+
+    /// Copies from one holder, compares with as many more that any w of the old list include one that was met, and
+    /// records the move as complete.
+    async fn pull(&self, record: MoveRecord) -> Result<(), PullError> {
+        let (installed, me, mut holders) = self.is_wanted(record).ok_or(PullError::Unwanted)?;
+        let w = usize::from(installed.view.ring().quorums.w).min(holders.len());
+        let need = holders.len() - w + 1;
+        // Different partitions and different newcomers begin with different holders.
+        let turn = (record.partition as usize + usize::from(me.0)) % holders.len().max(1);
+        holders.rotate_left(turn);
+        holders.sort_by_key(|&holder| !self.peers.by_index(holder).is_some_and(|peer| peer.is_up()));
+        let (mut met, mut why) = (0, String::from("none was asked"));
+        for holder in holders {
+            if met == need {
+                break;
+            }
+            let outcome = if met == 0 {
+                self.copy(record, &installed, holder).await
+            } else {
+                self.compare(record, &installed, holder).await
+            };
+            match outcome {
+                Ok(()) => met += 1,
+                Err(PullError::Compare { error: CompareError::Fetch(error), .. }) => why = error.to_string(),
+                Err(error) => return Err(error),
+            }
+        }
+        if met < need {
+            return Err(PullError::TooFewHolders { partition: record.partition, met, need, why });
+        }
+        self.is_wanted(record).ok_or(PullError::Unwanted)?;
+        self.complete(record).await
+    }
+
+    /// Copies the partition page by page, from where the last attempt with this holder stopped.
+    async fn copy(&self, record: MoveRecord, installed: &Installed, holder: MemberIndex) -> Result<(), PullError> {
+        let fail = |error: CompareError| PullError::Compare { partition: record.partition, error };
+        let source = installed.view.member(holder).map_or(0, |member| member.incarnation.as_u64_pair().1);
+        let recorded = record.cursor(self.replica.engine().as_ref()).map_err(|error| fail(error.into()))?;
+        let resumed = recorded.filter(|cursor| cursor.source == source);
+        let mut after = resumed.map(|cursor| cursor.after).unwrap_or_default();
+        let count = installed.view.count();
+        loop {
+            let request = PageRequest {
+                cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
+                epoch: installed.view.epoch(),
+                first_token: token::first_token(record.partition, count).0,
+                last_token: token::last_token(record.partition, count).0,
+                after: after.clone(),
+                items_max: serve::PAGE_ITEMS_MAX,
+                bytes_max: PAGE_BYTES,
+                incarnation: Bytes::new(),
+            };
+            let page = fetch_page(&self.peers, holder, request).await.map_err(|error| fail(error.into()))?;
+            let mut durable = Vec::with_capacity(page.items.len());
+            let (mut bytes, items) = (0, page.items.len() as u64);
+            for item in page.items {
+                bytes += (item.key.len() + item.object.len()) as u64;
+                let token = installed.view.token(&item.key);
+                after = serve::cursor(token, &item.key);
+                let epoch = self.ring.epoch();
+                let merged = self.replica.merge(token, &item.key, item.object, epoch).await;
+                durable.extend(merged.map_err(|error| fail(error.into()))?);
+            }
+            for submitted in durable {
+                submitted.await.map_err(|error| fail(error.into()))?;
+            }
+            let cursor = Cursor { source, after: after.clone() };
+            self.received(record, installed, Some(&cursor), bytes, items).await.map_err(fail)?;
+            if !page.more {
+                return Ok(());
+            }
+            self.is_wanted(record).ok_or(PullError::Unwanted)?;
+            self.throttle(bytes).await;
+        }
+    }
+
+    async fn compare(
+        &self,
+        record: MoveRecord,
+        installed: &Arc<Installed>,
+        member: MemberIndex,
+    ) -> Result<(), PullError> {
+        let fail = |error: CompareError| PullError::Compare { partition: record.partition, error };
+        let view = installed.view.clone();
+        let token_of = move |key: &[u8]| -> Token { view.token(key) };
+        let comparison = Comparison {
+            peers: &self.peers,
+            replica: &self.replica,
+            cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
+            epoch: self.ring.epoch(),
+            member,
+            token_of: &token_of,
+        };
+        let count = installed.view.count();
+        let first = token::first_token(record.partition, count).0;
+        let last = token::last_token(record.partition, count).0;
+        let fetched = comparison.run(first, last).await.map_err(fail)?;
+        self.received(record, installed, None, fetched.bytes, fetched.items).await.map_err(fail)
+    }
+
+    /// Counts what arrived and records how far the copying is; both survive a restart.
+    async fn received(
+        &self,
+        record: MoveRecord,
+        installed: &Installed,
+        cursor: Option<&Cursor>,
+        bytes: u64,
+        items: u64,
+    ) -> Result<(), CompareError> {
+        let since = installed.view.ring().target.as_ref().map(|target| target.since);
+        let moved = {
+            let mut state = self.state.lock();
+            state.moved_since_start += bytes;
+            let since = since.unwrap_or(state.moved.since);
+            if state.moved.since != since {
+                state.moved = MovedTotal { since, ..MovedTotal::default() };
+            }
+            state.moved.bytes += bytes;
+            state.moved.items += items;
+            state.moved
+        };
+        let mut changes = vec![moved.put()];
+        changes.extend(cursor.map(|cursor| record.put_cursor(cursor)));
+        Ok(self.record(changes).await?)
+    }
+
+    async fn complete(&self, record: MoveRecord) -> Result<(), PullError> {
+        let stored = self.record(vec![record.put_synced()]).await;
+        let fail = |error| PullError::Compare { partition: record.partition, error: CompareError::Storage(error) };
+        stored.map_err(fail)?;
+        self.state.lock().synced.insert(record);
+        Ok(())
+    }
+
+    /// Forgets moves that the ring in force no longer names.
+    async fn forget_unwanted(&self) {
+        let wanted: BTreeSet<MoveRecord> = self.wanted().into_iter().collect();
+        let Ok((_, recorded)) = record::recorded(self.replica.engine().as_ref()) else { return };
+        let gone: Vec<MoveRecord> = recorded.difference(&wanted).copied().collect();
+        if gone.is_empty() {
+            return;
+        }
+        let changes: Vec<Change> = gone.iter().flat_map(|record| record.forget()).collect();
+        if let Err(error) = self.record(changes).await {
+            tracing::debug!(%error, "records of past moves stay for now");
+        }
+        let mut state = self.state.lock();
+        for record in gone {
+            state.synced.remove(&record);
+        }
+    }
+
+    async fn record(&self, changes: Vec<Change>) -> Result<(), crate::storage::StorageError> {
+        let reservation = self.replica.committer().reserve_control().await;
+        self.replica.committer().submit(changes, reservation).await
+    }
+
+    async fn throttle(&self, bytes: u64) {
+        let Some(rate) = self.bytes_per_second_max.filter(|&rate| rate > 0) else { return };
+        let micros = bytes.saturating_mul(1_000_000) / rate;
+        // Each of the pulls that run at once gets its share of the rate.
+        let sharing = self.state.lock().copying.len().clamp(1, 16) as u64;
+        tokio::time::sleep(Duration::from_micros(micros.saturating_mul(sharing))).await;
+    }
+}
+
+impl From<FetchError> for PullError {
+    fn from(error: FetchError) -> Self {
+        Self::Compare { partition: u32::MAX, error: error.into() }
+    }
+}

@@ -1,0 +1,119 @@
+//! What this node remembers of its moves across restarts: cursors, completed moves, bytes received.
+
+use crate::storage::{Change, Engine, EngineError, ScanRange, Space};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+
+const CURSOR: u8 = b'c';
+const SYNCED: u8 = b's';
+const MOVED: &[u8] = b"moved";
+
+/// One step of the move of one partition: the `since` of its filling entry names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MoveRecord {
+    /// The partition.
+    pub partition: u32,
+    /// Epoch in which the filling entry was published.
+    pub since: u64,
+}
+
+/// How far the copying of a partition is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// Low half of the incarnation that is copied from: another source starts anew.
+    pub source: u64,
+    /// Storage key of the last item received.
+    pub after: Bytes,
+}
+
+/// Bytes and items received by the moves of one target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MovedTotal {
+    /// `since` of the target.
+    pub since: u64,
+    /// Bytes of keys and objects received.
+    pub bytes: u64,
+    /// Items received.
+    pub items: u64,
+}
+
+impl MoveRecord {
+    fn key(self, kind: u8) -> Bytes {
+        let mut key = Vec::with_capacity(17);
+        key.extend_from_slice(b"move");
+        key.push(kind);
+        key.extend_from_slice(&self.partition.to_be_bytes());
+        key.extend_from_slice(&self.since.to_be_bytes());
+        Bytes::from(key)
+    }
+
+    pub(super) fn put_cursor(self, cursor: &Cursor) -> Change {
+        let mut value = cursor.source.to_be_bytes().to_vec();
+        value.extend_from_slice(&cursor.after);
+        Change::Put { space: Space::Meta, key: self.key(CURSOR), value: Bytes::from(value) }
+    }
+
+    pub(super) fn cursor(self, engine: &dyn Engine) -> Result<Option<Cursor>, EngineError> {
+        let value = engine.get(Space::Meta, &self.key(CURSOR))?;
+        Ok(value.and_then(|value| {
+            let source = u64::from_be_bytes(*value.first_chunk::<8>()?);
+            Some(Cursor { source, after: value.slice(8..) })
+        }))
+    }
+
+    pub(super) fn put_synced(self) -> Change {
+        Change::Put { space: Space::Meta, key: self.key(SYNCED), value: Bytes::new() }
+    }
+
+    pub(super) fn forget(self) -> [Change; 2] {
+        [CURSOR, SYNCED].map(|kind| Change::Remove { space: Space::Meta, key: self.key(kind) })
+    }
+}
+
+impl MovedTotal {
+    pub(super) fn put(self) -> Change {
+        let mut value = Vec::with_capacity(24);
+        for number in [self.since, self.bytes, self.items] {
+            value.extend_from_slice(&number.to_be_bytes());
+        }
+        Change::Put { space: Space::Meta, key: Bytes::from_static(MOVED), value: Bytes::from(value) }
+    }
+
+    pub(super) fn read(engine: &dyn Engine) -> Result<Self, EngineError> {
+        let value = engine.get(Space::Meta, MOVED)?;
+        let number = |at: usize| {
+            let bytes = value.as_ref()?.get(at * 8..at * 8 + 8)?;
+            bytes.try_into().ok().map(u64::from_be_bytes)
+        };
+        let read = || Some(Self { since: number(0)?, bytes: number(1)?, items: number(2)? });
+        Ok(read().unwrap_or_default())
+    }
+}
+
+/// Every move recorded as complete, and every move of which anything is recorded.
+pub(super) fn recorded(engine: &dyn Engine) -> Result<(BTreeSet<MoveRecord>, BTreeSet<MoveRecord>), EngineError> {
+    let (mut synced, mut all) = (BTreeSet::new(), BTreeSet::new());
+    let mut range = ScanRange::everything();
+    loop {
+        let page = engine.scan(Space::Meta, &range, 4096, 1 << 20)?;
+        for (key, _) in &page.items {
+            let Some((kind, record)) = parse(key) else { continue };
+            all.insert(record);
+            if kind == SYNCED {
+                synced.insert(record);
+            }
+        }
+        match page.items.last() {
+            Some((last, _)) if page.more => range.after = Some(last.clone()),
+            _ => return Ok((synced, all)),
+        }
+    }
+}
+
+fn parse(key: &[u8]) -> Option<(u8, MoveRecord)> {
+    let rest = key.strip_prefix(b"move")?;
+    let (kind, rest) = rest.split_first()?;
+    let partition = u32::from_be_bytes(*rest.first_chunk::<4>()?);
+    let since = u64::from_be_bytes(rest.get(4..12)?.try_into().ok()?);
+    Some((*kind, MoveRecord { partition, since }))
+}

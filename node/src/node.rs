@@ -1,0 +1,263 @@
+//! A whole node: its parts put together, its servers started, and its end.
+
+use crate::config::Limits;
+use crate::control::Control;
+use crate::coordinator::{self, Coordinator, Overview};
+use crate::handoff::{self, Pulls};
+use crate::net::{Connector, Incoming};
+use crate::peers::{PeerService, Peers};
+use crate::replica::{self, Overlay, Overlays, Replica, WallClock};
+use crate::ring_state::RingState;
+use crate::server;
+use crate::storage::{Births, Committer, Engine, EngineError, Space, StorageError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How long connections have to finish what they are at when the node stops.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// How long a node that has just started waits for others before it takes clients without them.
+const COMPANY_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What a node is told about itself.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// UID of the cluster.
+    pub cluster: Uuid,
+    /// Identity of the data directory.
+    pub incarnation: Uuid,
+    /// Name for people.
+    pub name: String,
+}
+
+/// Where connections come in.
+pub struct Listeners {
+    /// RESP.
+    pub resp: Incoming,
+    /// gRPC for clients.
+    pub grpc: Incoming,
+    /// gRPC for peers and the operator.
+    pub peer: Incoming,
+    /// HTTP for people and Prometheus.
+    pub http: Incoming,
+}
+
+/// What a node stores in and reads time from.
+pub struct Resources {
+    /// Storage engine.
+    pub engine: Arc<dyn Engine>,
+    /// The queue in front of it, whose callback clears `overlays`.
+    pub committer: Committer,
+    /// Pending objects.
+    pub overlays: Overlays,
+    /// Source of births.
+    pub births: Births,
+    /// Wall clock.
+    pub wall: WallClock,
+}
+
+/// The parts of a running node.
+pub struct Parts {
+    /// Ring in force.
+    pub ring: Arc<RingState>,
+    /// Objects and hints.
+    pub replica: Arc<Replica>,
+    /// The other members.
+    pub peers: Arc<Peers>,
+    /// Moves into this node.
+    pub pulls: Arc<Pulls>,
+    /// When the node started.
+    pub started: Instant,
+}
+
+/// Why a node could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The engine cannot be read.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The engine cannot be written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// A server ended.
+    #[error("the {0} server ended: {1}")]
+    Server(&'static str, String),
+}
+
+/// Overlays of both keyspaces and the committer callback's part of clearing them.
+#[must_use]
+pub fn overlays() -> Overlays {
+    Overlays { data: Overlay::new(Space::Data), hints: Overlay::new(Space::Hints) }
+}
+
+/// Runs a node until `shutdown`, then finishes what clients have asked for, hands everything queued to the disk and
+/// returns.
+///
+/// `ring`: a ring document to begin with if it is newer than the stored one, such as the mounted `ConfigMap`.
+///
+/// # Errors
+/// [`NodeError`] when a part cannot be started or a server fails.
+pub async fn run(
+    identity: Identity,
+    limits: Limits,
+    listeners: Listeners,
+    connector: Connector,
+    resources: Resources,
+    ring: Option<Vec<u8>>,
+    shutdown: CancellationToken,
+) -> Result<(), NodeError> {
+    let limits = Arc::new(limits);
+    let committer = resources.committer.clone();
+    let background = CancellationToken::new();
+    let parts = assemble(&identity, &limits, connector, resources, &background)?;
+    if let Some(json) = ring {
+        let fence = || parts.replica.fence_writers();
+        if let Err(error) = parts.ring.install(&json, fence).await {
+            tracing::warn!(%error, "the ring document given at the start was not installed");
+        }
+    }
+    let coordinator = coordinator(&identity, &limits, &parts);
+    let tasks = start_background(&parts, &background);
+    let served = serve(&parts, &coordinator, listeners, &shutdown).await;
+    background.cancel();
+    drain(tasks).await;
+    committer.close().await;
+    served
+}
+
+fn assemble(
+    identity: &Identity,
+    limits: &Arc<Limits>,
+    connector: Connector,
+    resources: Resources,
+    background: &CancellationToken,
+) -> Result<Arc<Parts>, NodeError> {
+    let Resources { engine, committer, overlays, births, wall } = resources;
+    let ring = RingState::open(identity.cluster, identity.incarnation, engine.as_ref(), committer.clone())?;
+    let ring = Arc::new(ring);
+    let parts = replica::Parts { engine, committer, overlays, ring: ring.clone(), births, wall };
+    let replica = Arc::new(Replica::open(parts, limits)?);
+    let peers = Peers::new(ring.clone(), replica.clone(), connector, limits.clone(), background.child_token());
+    let pulls = Pulls::open(ring.clone(), replica.clone(), peers.clone(), limits)?;
+    Ok(Arc::new(Parts { ring, replica, peers, pulls, started: Instant::now() }))
+}
+
+fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) -> Coordinator {
+    let vitals = {
+        let (parts, name) = (parts.clone(), identity.name.clone());
+        Arc::new(move || overview(&parts, &name))
+    };
+    Coordinator::new(coordinator::Parts {
+        name: identity.name.clone(),
+        ring: parts.ring.clone(),
+        replica: parts.replica.clone(),
+        peers: parts.peers.clone(),
+        limits: limits.clone(),
+        vitals,
+    })
+}
+
+fn start_background(parts: &Arc<Parts>, stop: &CancellationToken) -> JoinSet<()> {
+    let Parts { ring, replica, peers, pulls, .. } = parts.as_ref();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(peers.clone().follow_ring());
+    tasks.spawn(pulls.clone().run(stop.clone()));
+    tasks.spawn(handoff::deliver_hints(ring.clone(), replica.clone(), peers.clone(), stop.clone()));
+    tasks.spawn(handoff::drop_leftovers(ring.clone(), replica.clone(), stop.clone()));
+    tasks.spawn(fit_counters(ring.clone(), replica.clone(), stop.clone()));
+    tasks
+}
+
+/// Counters follow the ring's number of partitions.
+async fn fit_counters(ring: Arc<RingState>, replica: Arc<Replica>, stop: CancellationToken) {
+    let mut epochs = ring.watch();
+    loop {
+        if let Err(error) = replica.fit_ring() {
+            tracing::warn!(%error, "keys could not be counted");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = epochs.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Serves on all listeners until `shutdown`; a server that ends by itself ends the node.
+async fn serve(
+    parts: &Arc<Parts>,
+    coordinator: &Coordinator,
+    listeners: Listeners,
+    shutdown: &CancellationToken,
+) -> Result<(), NodeError> {
+    let Listeners { resp, grpc, peer, http } = listeners;
+    let metrics = server::Metrics::new(coordinator.clone());
+    let clients_done = CancellationToken::new();
+    let handler = Arc::new(coordinator.clone());
+    let peer_router = tonic::transport::Server::builder()
+        .initial_stream_window_size(Some(4 << 20))
+        .initial_connection_window_size(Some(16 << 20))
+        .add_service(PeerService::server(parts.ring.clone(), parts.peers.clone(), handler))
+        .add_service(Control::server(parts.clone(), coordinator.clone()));
+    let peers = tokio::spawn(peer_router.serve_with_incoming_shutdown(peer, {
+        let done = clients_done.clone();
+        async move { done.cancelled().await }
+    }));
+    let web = tokio::spawn(server::http::serve(http, coordinator.clone(), metrics.clone(), clients_done.clone()));
+    let rpc = tokio::spawn(server::grpc::serve(grpc, coordinator.clone(), metrics.clone(), shutdown.clone()));
+    let clients = server::resp::serve(resp, coordinator.clone(), metrics, shutdown.clone());
+    let result = tokio::select! {
+        () = clients => Ok(()),
+        ended = peers => Err(NodeError::Server("peer", format!("{ended:?}"))),
+    };
+    shutdown.cancel();
+    let _ = tokio::time::timeout(DRAIN_MAX, rpc).await;
+    // Peers are served until the last client is: this node's own requests may need them to answer.
+    clients_done.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(1), web).await;
+    result
+}
+
+async fn drain(mut tasks: JoinSet<()>) {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
+}
+
+/// A node that has just started is sent no clients before it has met half of the others, or given up waiting for them.
+fn has_company(parts: &Parts) -> bool {
+    let peers = parts.peers.all();
+    let met = peers.iter().filter(|peer| peer.is_up()).count();
+    met * 2 >= peers.len() || parts.started.elapsed() > COMPANY_WAIT_MAX
+}
+
+fn overview(parts: &Parts, name: &str) -> Overview {
+    let installed = parts.ring.load();
+    let stored = parts.replica.counters().sum(|_| true);
+    let (hints, hint_bytes) = parts.replica.hints.held();
+    let pulls = parts.pulls.view();
+    let disk = parts.replica.engine().disk().unwrap_or_default();
+    Overview {
+        incarnation: parts.ring.incarnation(),
+        name: name.to_owned(),
+        epoch: installed.as_ref().map_or(0, |installed| installed.view.epoch()),
+        keys: stored.live,
+        bytes: stored.bytes,
+        hints,
+        hint_bytes,
+        copying_partitions: u32::try_from(pulls.copying).unwrap_or(u32::MAX),
+        moved_bytes: pulls.moved_since_start,
+        ready: installed.is_some_and(|installed| installed.me.is_some()) && has_company(parts),
+        unreachable: parts
+            .peers
+            .all()
+            .iter()
+            .filter(|peer| !peer.is_up())
+            .map(|peer| peer.name().to_owned())
+            .collect(),
+        disk_bytes_free: disk.bytes_free,
+        disk_bytes_total: disk.bytes_total,
+    }
+}

@@ -1,0 +1,367 @@
+//! This node's side of a stream to one peer: connect, batch what is queued, hand out the answers, notice silence.
+
+use super::Peers;
+use super::pending::{Answer, PendingRequests};
+use crate::config::Limits;
+use crate::net;
+use annulus_proto::uuid_from;
+use annulus_proto::v1::peer_client::PeerClient;
+use annulus_proto::v1::{Frame, Hello, Request, request::Operation};
+use bytes::Bytes;
+use dynamo::ring::Member;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+/// Time between two signs of life on a stream.
+pub const HEARTBEAT: Duration = Duration::from_millis(250);
+/// A peer silent for this long is taken for unreachable: four heartbeats.
+const SILENCE_MAX: Duration = Duration::from_millis(1000);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
+/// A peer that was never reached is waited for this long: it or this node has only just come.
+const FIRST_CONTACT_MAX: Duration = Duration::from_secs(2);
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// Requests that go into one frame at most.
+const BATCH_REQUESTS_MAX: usize = 512;
+/// Bytes that go into one frame, give or take one request.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Largest frame taken from a peer.
+pub const FRAME_BYTES_MAX: usize = 64 << 20;
+
+/// Why a peer gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// There is no stream to it now. The request was not sent.
+    #[error("not connected")]
+    Down,
+    /// The stream broke before the answer. The request may have been carried out.
+    #[error("connection lost")]
+    Lost,
+    /// Its queue is full. The request was not sent.
+    #[error("its queue is full")]
+    Overloaded,
+    /// It answered something that makes no sense.
+    #[error("protocol error")]
+    Protocol,
+}
+
+/// Another member of the ring.
+pub struct Peer {
+    incarnation: Uuid,
+    name: String,
+    address: String,
+    queue: mpsc::Sender<Request>,
+    source: parking_lot::Mutex<Option<mpsc::Receiver<Request>>>,
+    queued_bytes: AtomicUsize,
+    queued_bytes_max: usize,
+    requests_max: usize,
+    pending: PendingRequests,
+    /// For pages and digests: a connection of its own, so that bulk does not stand in the way of requests.
+    bulk: tokio::sync::Mutex<Option<Channel>>,
+    up: AtomicBool,
+    came_up: Notify,
+    /// Until when a first contact is waited for.
+    first_contact_until: Instant,
+    ever_up: AtomicBool,
+    closed: CancellationToken,
+}
+
+impl Peer {
+    pub(super) fn new(member: &Member, limits: &Limits, closed: CancellationToken) -> Arc<Self> {
+        let (queue, source) = mpsc::channel(limits.peer_requests_max);
+        Arc::new(Self {
+            incarnation: member.incarnation,
+            name: member.name.clone(),
+            address: member.peer_address.clone(),
+            queue,
+            source: parking_lot::Mutex::new(Some(source)),
+            queued_bytes: AtomicUsize::new(0),
+            queued_bytes_max: limits.peer_queue_bytes_max,
+            requests_max: limits.peer_requests_max,
+            pending: PendingRequests::default(),
+            bulk: tokio::sync::Mutex::default(),
+            up: AtomicBool::new(false),
+            came_up: Notify::new(),
+            first_contact_until: Instant::now() + FIRST_CONTACT_MAX,
+            ever_up: AtomicBool::new(false),
+            closed,
+        })
+    }
+
+    /// Identity of its data directory.
+    #[must_use]
+    pub fn incarnation(&self) -> Uuid {
+        self.incarnation
+    }
+
+    /// Name for people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `host:port` it is reached at.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Whether it has given a sign of life within the last second.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    /// Requests sent and not yet answered.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether the peer is reachable, or becomes so while its first contact is still to be expected.
+    async fn meets(&self) -> bool {
+        loop {
+            let came_up = self.came_up.notified();
+            if self.is_up() {
+                return true;
+            }
+            if self.ever_up.load(Ordering::Acquire)
+                || tokio::time::timeout_at(self.first_contact_until, came_up).await.is_err()
+            {
+                return self.is_up();
+            }
+        }
+    }
+
+    /// Sends a request, made by the ring of `epoch`, and waits for its answer, for ever if the peer keeps the stream alive without answering: put a
+    /// timeout around it.
+    ///
+    /// # Errors
+    /// [`PeerError`], each saying whether the request may have been carried out.
+    pub async fn request(&self, key: Bytes, epoch: u64, operation: Operation) -> Answer {
+        if !self.meets().await {
+            return Err(PeerError::Down);
+        }
+        let request = Request { id: 0, key, epoch, operation: Some(operation) };
+        let size = request_bytes(&request);
+        if self.queued_bytes.load(Ordering::Relaxed) + size > self.queued_bytes_max {
+            return Err(PeerError::Overloaded);
+        }
+        let (id, answer) = self.pending.register(self.requests_max).ok_or(PeerError::Overloaded)?;
+        let waiting = Waiting { pending: &self.pending, id };
+        self.queued_bytes.fetch_add(size, Ordering::Relaxed);
+        if self.queue.try_send(Request { id, ..request }).is_err() {
+            self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+            return Err(PeerError::Overloaded);
+        }
+        let answer: Result<Answer, oneshot::error::RecvError> = answer.await;
+        drop(waiting);
+        answer.unwrap_or(Err(PeerError::Lost))
+    }
+
+    /// The connection for bulk calls, made when it is first wanted; it reconnects by itself.
+    ///
+    /// # Errors
+    /// When the peer cannot be connected to now.
+    pub async fn bulk_channel(&self, connector: &net::Connector) -> Result<Channel, net::ChannelError> {
+        let mut bulk = self.bulk.lock().await;
+        if let Some(channel) = &*bulk {
+            return Ok(channel.clone());
+        }
+        let channel = net::channel(connector, &self.address, CONNECT_TIMEOUT).await?;
+        *bulk = Some(channel.clone());
+        Ok(channel)
+    }
+
+    /// Ends the stream for good.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    fn sent(&self, request: &Request) {
+        self.queued_bytes.fetch_sub(request_bytes(request), Ordering::Relaxed);
+    }
+}
+
+/// Takes a request off the list when its sender gives up.
+struct Waiting<'a> {
+    pending: &'a PendingRequests,
+    id: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.pending.forget(self.id);
+    }
+}
+
+fn request_bytes(request: &Request) -> usize {
+    let operation = match &request.operation {
+        Some(Operation::Store(object)) => object.len(),
+        Some(Operation::Hint(hint)) => hint.object.len() + 16,
+        Some(Operation::Coordinate(write)) => write.value.as_ref().map_or(0, Bytes::len) + 64,
+        _ => 16,
+    };
+    32 + request.key.len() + operation
+}
+
+/// Keeps a stream to the peer until it is closed.
+pub(super) async fn run(peer: Arc<Peer>, peers: Arc<Peers>) {
+    let Some(mut source) = peer.source.lock().take() else { return };
+    let mut pause = RETRY_MIN;
+    loop {
+        let session = tokio::select! {
+            () = peer.closed.cancelled() => return,
+            session = session(&peer, &peers, &mut source) => session,
+        };
+        if peer.up.swap(false, Ordering::AcqRel) {
+            tracing::info!(peer = peer.name, "peer is unreachable");
+            pause = RETRY_MIN;
+        }
+        if let Err(error) = session {
+            tracing::debug!(peer = peer.name, address = peer.address, %error, "no stream to peer");
+        }
+        while let Ok(request) = source.try_recv() {
+            peer.sent(&request);
+        }
+        peer.pending.fail_all(&PeerError::Lost);
+        tokio::select! {
+            () = peer.closed.cancelled() => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
+        }
+    }
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error(transparent)]
+    Connect(#[from] net::ChannelError),
+    #[error(transparent)]
+    Status(#[from] tonic::Status),
+    #[error("it is incarnation {0}, another one than the ring names")]
+    OtherIncarnation(Uuid),
+    #[error("it said no hello")]
+    NoHello,
+    #[error("it was silent for {SILENCE_MAX:?}")]
+    Silent,
+    #[error("the stream ended")]
+    Ended,
+}
+
+/// One stream, from connecting to its end.
+async fn session(
+    peer: &Arc<Peer>,
+    peers: &Arc<Peers>,
+    source: &mut mpsc::Receiver<Request>,
+) -> Result<(), SessionError> {
+    let channel = net::channel(&peers.connector, &peer.address, CONNECT_TIMEOUT).await?;
+    let mut client = PeerClient::new(channel)
+        .max_decoding_message_size(FRAME_BYTES_MAX)
+        .max_encoding_message_size(FRAME_BYTES_MAX);
+    // Two frames: one on its way, one forming behind it; whatever comes meanwhile forms the next batch.
+    let (frames, outgoing) = mpsc::channel::<Frame>(2);
+    let hello = Hello {
+        cluster: Bytes::copy_from_slice(peers.ring.cluster().as_bytes()),
+        incarnation: Bytes::copy_from_slice(peers.ring.incarnation().as_bytes()),
+    };
+    let _ = frames.try_send(Frame { epoch: peers.ring.epoch(), hello: Some(hello), ..Frame::default() });
+    let opening = client.exchange(ReceiverStream::new(outgoing));
+    let mut incoming =
+        tokio::time::timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| SessionError::Silent)??.into_inner();
+    greet(peer, &mut incoming).await?;
+    while let Ok(request) = source.try_recv() {
+        peer.sent(&request);
+    }
+    peer.ever_up.store(true, Ordering::Release);
+    peer.up.store(true, Ordering::Release);
+    peer.came_up.notify_waiters();
+    tracing::info!(peer = peer.name, "peer is reachable");
+    let (ring_wanted, wanted) = mpsc::channel(1);
+    tokio::select! {
+        ended = send(peer, peers, source, &frames, wanted) => ended,
+        ended = receive(peer, peers, &mut incoming, &ring_wanted) => ended,
+    }
+}
+
+/// The peer must be who the ring says: a node with another data directory does not have what this one held.
+async fn greet(peer: &Peer, incoming: &mut Streaming<Frame>) -> Result<(), SessionError> {
+    let first = tokio::time::timeout(SILENCE_MAX, incoming.message()).await;
+    let frame = first.map_err(|_| SessionError::Silent)??.ok_or(SessionError::Ended)?;
+    let hello = frame.hello.ok_or(SessionError::NoHello)?;
+    let incarnation = uuid_from("incarnation", &hello.incarnation).map_err(|_| SessionError::NoHello)?;
+    if incarnation != peer.incarnation {
+        return Err(SessionError::OtherIncarnation(incarnation));
+    }
+    Ok(())
+}
+
+async fn send(
+    peer: &Peer,
+    peers: &Peers,
+    source: &mut mpsc::Receiver<Request>,
+    frames: &mpsc::Sender<Frame>,
+    mut ring_wanted: mpsc::Receiver<()>,
+) -> Result<(), SessionError> {
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut taken: Vec<Request> = Vec::new();
+    loop {
+        // Room first, then requests: what queues up while there is no room goes out as one batch.
+        let room = frames.reserve().await.map_err(|_| SessionError::Ended)?;
+        let mut frame = Frame::default();
+        tokio::select! {
+            biased;
+            Some(()) = ring_wanted.recv() => {
+                frame.ring = peers.ring.load().map(|installed| installed.json.clone()).unwrap_or_default();
+            }
+            request = source.recv() => {
+                let Some(request) = request else { return Err(SessionError::Ended) };
+                taken.push(request);
+                let mut bytes = 0;
+                while taken.len() < BATCH_REQUESTS_MAX && bytes < BATCH_BYTES_MAX {
+                    bytes += taken.last().map_or(0, request_bytes);
+                    let Ok(request) = source.try_recv() else { break };
+                    taken.push(request);
+                }
+                taken.iter().for_each(|request| peer.sent(request));
+                frame.requests = std::mem::take(&mut taken);
+            }
+            _ = heartbeat.tick() => {}
+        }
+        frame.epoch = peers.ring.epoch();
+        room.send(frame);
+    }
+}
+
+async fn receive(
+    peer: &Peer,
+    peers: &Arc<Peers>,
+    incoming: &mut Streaming<Frame>,
+    ring_wanted: &mpsc::Sender<()>,
+) -> Result<(), SessionError> {
+    let mut heard = Instant::now();
+    loop {
+        let frame = match tokio::time::timeout_at(heard + SILENCE_MAX, incoming.message()).await {
+            Err(_) => return Err(SessionError::Silent),
+            Ok(message) => message?.ok_or(SessionError::Ended)?,
+        };
+        heard = Instant::now();
+        // A full channel means that the ring is already about to be sent.
+        if frame.ring_wanted || (frame.epoch < peers.ring.epoch() && frame.ring.is_empty()) {
+            let _ = ring_wanted.try_send(());
+        }
+        if !frame.ring.is_empty() {
+            peers.offer_ring(&frame.ring).await;
+        }
+        peer.pending.answer(frame.replies.into_iter().map(|reply| (reply.id, reply.result)));
+    }
+}

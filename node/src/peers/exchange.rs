@@ -1,0 +1,186 @@
+//! The other side of a stream: requests of a peer come in frames and are answered in frames.
+
+use super::Peers;
+use super::client::{FRAME_BYTES_MAX, HEARTBEAT};
+use crate::ring_state::RingState;
+use annulus_proto::uuid_from;
+use annulus_proto::v1::peer_server::{Peer as PeerApi, PeerServer};
+use annulus_proto::v1::{
+    DigestReply, DigestRequest, Frame, Hello, PageReply, PageRequest, Reply, Request, StaleEpoch, reply,
+};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming};
+
+/// How long a request waits for a ring that its sender already has.
+const RING_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Frames of one peer that are being worked on at once.
+const FRAMES_AT_ONCE_MAX: usize = 64;
+
+/// Carries out what peers ask of this node.
+pub trait RequestHandler: Send + Sync + 'static {
+    /// Carries out one request. Everything up to the first wait happens in the order of the frame.
+    fn handle(self: Arc<Self>, request: Request) -> BoxFuture<'static, reply::Result>;
+
+    /// Answers a page of a token range.
+    fn page(&self, request: PageRequest) -> BoxFuture<'_, Result<PageReply, Status>>;
+
+    /// Answers the digests of a token range.
+    fn digest(&self, request: DigestRequest) -> BoxFuture<'_, Result<DigestReply, Status>>;
+}
+
+/// The `Peer` service of a node.
+pub struct PeerService<H> {
+    ring: Arc<RingState>,
+    peers: Arc<Peers>,
+    handler: Arc<H>,
+}
+
+impl<H: RequestHandler> PeerService<H> {
+    /// The service, to be added to a server.
+    pub fn server(ring: Arc<RingState>, peers: Arc<Peers>, handler: Arc<H>) -> PeerServer<Self> {
+        PeerServer::new(Self { ring, peers, handler })
+            .max_decoding_message_size(FRAME_BYTES_MAX)
+            .max_encoding_message_size(FRAME_BYTES_MAX)
+    }
+}
+
+#[tonic::async_trait]
+impl<H: RequestHandler> PeerApi for PeerService<H> {
+    type ExchangeStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+    async fn exchange(
+        &self,
+        request: tonic::Request<Streaming<Frame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let mut incoming = request.into_inner();
+        let first = incoming.message().await?.ok_or_else(|| Status::invalid_argument("no hello"))?;
+        self.check(&first)?;
+        let (replies, outgoing) = mpsc::channel::<Frame>(4);
+        let hello = Hello {
+            cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
+            incarnation: Bytes::copy_from_slice(self.ring.incarnation().as_bytes()),
+        };
+        let _ = replies.try_send(Frame { epoch: self.ring.epoch(), hello: Some(hello), ..Frame::default() });
+        let session =
+            Session { ring: self.ring.clone(), peers: self.peers.clone(), handler: self.handler.clone(), replies };
+        tokio::spawn(session.run(incoming));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
+    }
+
+    async fn page(&self, request: tonic::Request<PageRequest>) -> Result<Response<PageReply>, Status> {
+        self.handler.page(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn digest(&self, request: tonic::Request<DigestRequest>) -> Result<Response<DigestReply>, Status> {
+        self.handler.digest(request.into_inner()).await.map(Response::new)
+    }
+}
+
+impl<H> PeerService<H> {
+    fn check(&self, first: &Frame) -> Result<(), Status> {
+        let hello = first.hello.as_ref().ok_or_else(|| Status::invalid_argument("the first frame is no hello"))?;
+        let theirs =
+            uuid_from("cluster", &hello.cluster).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let ours = self.ring.cluster();
+        if theirs == ours {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!("this node belongs to cluster {ours}, not to {theirs}")))
+    }
+}
+
+/// One stream from a peer.
+struct Session<H> {
+    ring: Arc<RingState>,
+    peers: Arc<Peers>,
+    handler: Arc<H>,
+    replies: mpsc::Sender<Frame>,
+}
+
+impl<H: RequestHandler> Session<H> {
+    async fn run(self, mut incoming: Streaming<Frame>) {
+        let session = Arc::new(self);
+        let at_once = Arc::new(Semaphore::new(FRAMES_AT_ONCE_MAX));
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        loop {
+            let frame = tokio::select! {
+                message = incoming.message() => match message {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) | Err(_) => return,
+                },
+                _ = heartbeat.tick() => {
+                    // No room means that replies are under way, which is a sign of life too.
+                    let _ = session.replies.try_send(session.frame());
+                    continue;
+                }
+            };
+            session.gossip(&frame).await;
+            if frame.requests.is_empty() {
+                continue;
+            }
+            let Ok(permit) = at_once.clone().acquire_owned().await else { return };
+            let session = session.clone();
+            tokio::spawn(async move {
+                session.answer(frame.requests).await;
+                drop(permit);
+            });
+        }
+    }
+
+    fn frame(&self) -> Frame {
+        Frame { epoch: self.ring.epoch(), ..Frame::default() }
+    }
+
+    async fn gossip(&self, frame: &Frame) {
+        if !frame.ring.is_empty() {
+            self.peers.offer_ring(&frame.ring).await;
+        } else if frame.epoch > self.ring.epoch() {
+            let _ = self.replies.try_send(Frame { ring_wanted: true, ..self.frame() });
+        }
+    }
+
+    /// Answers a batch. What is done quickly goes back in one frame; coordination of writes, which waits for other
+    /// nodes, does not hold up the rest.
+    async fn answer(&self, requests: Vec<Request>) {
+        let newest = requests.iter().map(|request| request.epoch).max().unwrap_or(0);
+        if newest > self.ring.epoch() {
+            let _ = self.replies.send(Frame { ring_wanted: true, ..self.frame() }).await;
+            // When the ring does not come in time, the requests are refused one by one as from an unknown ring.
+            let _ = tokio::time::timeout(RING_WAIT_MAX, self.ring.reached(newest)).await;
+        }
+        let mut answers: FuturesUnordered<_> = requests
+            .into_iter()
+            .map(|request| {
+                let id = request.id;
+                let result = self.handler.clone().handle(request);
+                async move { Reply { id, result: Some(result.await) } }
+            })
+            .collect();
+        let mut replies = Vec::new();
+        while let Some(reply) = answers.next().await {
+            replies.push(reply);
+            while let Some(Some(reply)) = futures::FutureExt::now_or_never(answers.next()) {
+                replies.push(reply);
+            }
+            self.send(std::mem::take(&mut replies)).await;
+        }
+    }
+
+    async fn send(&self, replies: Vec<Reply>) {
+        let stale =
+            replies.iter().any(|reply| matches!(reply.result, Some(reply::Result::StaleEpoch(StaleEpoch { .. }))));
+        let ring = match self.ring.load() {
+            Some(installed) if stale => installed.json.clone(),
+            _ => Bytes::new(),
+        };
+        let _ = self.replies.send(Frame { replies, ring, ..self.frame() }).await;
+    }
+}

@@ -1,0 +1,198 @@
+//! Hints: objects held for members that could not be reached (Dynamo §4.6).
+//!
+//! A hint is stored under the incarnation it is for, then the storage key, and holds the merged object: so there is at
+//! most one hint per member and key, and delivering it twice is harmless.
+
+use super::objects::{Objects, Overlay, Updated};
+use super::storage_key;
+use crate::config::Limits;
+use crate::storage::{Committer, Engine, EngineError, ScanRange, Space, StorageError, Submitted};
+use bytes::Bytes;
+use dynamo::object::{CodecError, Object};
+use dynamo::token::Token;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use uuid::Uuid;
+
+/// The hints this node holds.
+pub struct Hints {
+    objects: Objects,
+    engine: Arc<dyn Engine>,
+    committer: Committer,
+    count: AtomicI64,
+    bytes: AtomicI64,
+    bytes_max: u64,
+}
+
+/// A hint as it is held.
+#[derive(Clone, Debug)]
+pub struct HeldHint {
+    /// Key in the engine, to remove it by.
+    pub hint_key: Bytes,
+    /// Token of the object's key.
+    pub token: Token,
+    /// Key of the object.
+    pub key: Bytes,
+    /// The object, encoded.
+    pub object: Bytes,
+}
+
+/// Why a hint was not taken. Nothing was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum HintError {
+    /// The node holds as many bytes of hints as it may.
+    #[error("{bytes} bytes of hints are held; the limit is {bytes_max}")]
+    Full {
+        /// Held now.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// The object cannot be decoded.
+    #[error("an object cannot be decoded: {0}")]
+    Codec(#[from] CodecError),
+    /// The engine cannot be read.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The write was refused.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Hints {
+    /// Counts the hints that are held.
+    ///
+    /// # Errors
+    /// When the engine cannot be read.
+    pub fn open(
+        engine: Arc<dyn Engine>,
+        committer: Committer,
+        overlay: Arc<Overlay>,
+        limits: &Limits,
+    ) -> Result<Self, EngineError> {
+        let objects = Objects::new(engine.clone(), committer.clone(), overlay);
+        let hints = Self {
+            objects,
+            engine,
+            committer,
+            count: AtomicI64::new(0),
+            bytes: AtomicI64::new(0),
+            bytes_max: limits.hint_bytes_max,
+        };
+        let mut range = ScanRange::everything();
+        loop {
+            let page = hints.engine.scan(Space::Hints, &range, 4096, 4 << 20)?;
+            for (key, value) in &page.items {
+                hints.adjust(1, signed(key.len() + value.len()));
+            }
+            match page.items.last() {
+                Some((last, _)) if page.more => range.after = Some(last.clone()),
+                _ => return Ok(hints),
+            }
+        }
+    }
+
+    /// How many hints are held, and their bytes.
+    #[must_use]
+    pub fn held(&self) -> (u64, u64) {
+        let read = |value: &AtomicI64| u64::try_from(value.load(Ordering::Relaxed)).unwrap_or(0);
+        (read(&self.count), read(&self.bytes))
+    }
+
+    /// Holds an object for a member. `None`: an equal or newer one is already held.
+    ///
+    /// # Errors
+    /// [`HintError`]; nothing was stored.
+    pub async fn hold(
+        &self,
+        target: Uuid,
+        token: Token,
+        key: &[u8],
+        incoming: Bytes,
+    ) -> Result<Option<Submitted>, HintError> {
+        let (_, bytes) = self.held();
+        if bytes + incoming.len() as u64 > self.bytes_max {
+            return Err(HintError::Full { bytes, bytes_max: self.bytes_max });
+        }
+        let reservation = self.committer.reserve(16 + key.len() + incoming.len()).await?;
+        let hint_key = hint_key(target, token, key);
+        let key_len = hint_key.len();
+        let updated = self.objects.update(hint_key, reservation, |current| {
+            let Some(current) = current else {
+                self.adjust(1, signed(key_len + incoming.len()));
+                return Ok((Some(incoming), ()));
+            };
+            let mine = Object::decode(current.clone())?;
+            let merged = mine.merge(&Object::decode(incoming)?);
+            if merged == mine {
+                return Ok((None, ()));
+            }
+            let encoded = merged.encode();
+            self.adjust(0, signed(encoded.len()) - signed(current.len()));
+            Ok::<_, HintError>((Some(encoded), ()))
+        })?;
+        match updated {
+            Updated::Queued((), submitted) => Ok(Some(submitted)),
+            Updated::Unchanged(()) => Ok(None),
+        }
+    }
+
+    /// The object held for a member, encoded.
+    ///
+    /// # Errors
+    /// When the engine cannot be read.
+    pub fn read(&self, target: Uuid, token: Token, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.objects.read(&hint_key(target, token, key))
+    }
+
+    /// Removes a hint that was delivered, unless a newer one has taken its place.
+    ///
+    /// # Errors
+    /// When storage fails; the hint is then still there and is delivered again.
+    pub async fn delivered(&self, hint: &HeldHint) -> Result<(), HintError> {
+        let reservation = self.committer.reserve_control().await;
+        let removed = self.objects.remove_if(&hint.hint_key, reservation, |newest| *newest == hint.object)?;
+        if let Some(submitted) = removed {
+            submitted.await?;
+            self.adjust(-1, -signed(hint.hint_key.len() + hint.object.len()));
+        }
+        Ok(())
+    }
+
+    /// Some hints held behind a cursor (a hint key, exclusive), in order of target and token.
+    ///
+    /// # Errors
+    /// When the engine cannot be read.
+    pub fn page(
+        &self,
+        after: Option<Bytes>,
+        items_max: usize,
+    ) -> Result<(Vec<(Uuid, HeldHint)>, bool), EngineError> {
+        let range = ScanRange { after, ..ScanRange::everything() };
+        let page = self.engine.scan(Space::Hints, &range, items_max, 1 << 20)?;
+        let hints = page.items.into_iter().filter_map(|(key, object)| split_hint_key(key, object)).collect();
+        Ok((hints, page.more))
+    }
+
+    fn adjust(&self, count: i64, bytes: i64) {
+        self.count.fetch_add(count, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+fn hint_key(target: Uuid, token: Token, key: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(24 + key.len());
+    bytes.extend_from_slice(target.as_bytes());
+    bytes.extend_from_slice(&storage_key(token, key));
+    Bytes::from(bytes)
+}
+
+fn split_hint_key(hint_key: Bytes, object: Bytes) -> Option<(Uuid, HeldHint)> {
+    let target = Uuid::from_bytes(*hint_key.first_chunk::<16>()?);
+    let (token, key) = super::split_storage_key(&hint_key.slice(16..))?;
+    Some((target, HeldHint { hint_key, token, key, object }))
+}
+
+fn signed(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,395 @@
+//! What this node holds: objects of the partitions that list it, and hints for other members.
+//!
+//! Every change of an object goes through [`Replica::merge`] (another replica's state) or [`Replica::coordinate`] (a
+//! client's write, which gets a dot here). Both check the ring's fence under the lock of the key.
+
+mod counters;
+mod hints;
+mod objects;
+mod recount;
+
+pub use counters::{Counters, Sum, Weight};
+pub use hints::{HeldHint, Hints};
+pub use objects::{Objects, Overlay, Updated};
+
+use crate::config::Limits;
+use crate::coordinator::{Causality, Write};
+use crate::ring_state::{Fence, Installed, RingState};
+use crate::storage::{Births, Committer, Engine, EngineError, StorageError, Submitted};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use dynamo::hlc::{Clock, Hlc};
+use dynamo::object::{Actor, CodecError, Object, Value};
+use dynamo::token::Token;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Reads the wall clock, in milliseconds since 1970.
+pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// The replica store of a node.
+pub struct Replica {
+    objects: Objects,
+    /// Hints for other members.
+    pub hints: Hints,
+    engine: Arc<dyn Engine>,
+    committer: Committer,
+    ring: Arc<RingState>,
+    births: Births,
+    /// By partition: births below this one belong to state that was dropped since; they are not continued.
+    birth_floors: ArcSwap<Vec<AtomicU64>>,
+    /// Births below this one may belong to dots that a failed commit took back here, but not at the peers that had
+    /// been sent them.
+    failed_floor: AtomicU64,
+    /// Failed commits that `failed_floor` accounts for.
+    failed_commits: AtomicU64,
+    counters: ArcSwap<Counters>,
+    incarnation: u64,
+    clock: Mutex<Clock>,
+    wall: WallClock,
+    siblings_max: usize,
+    overlay: Arc<Overlay>,
+}
+
+/// Why an object was not changed or read here.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// The ring has changed the key's lists meanwhile, or the sender means other lists. Nothing was done.
+    #[error("the lists of the key's partition changed in a newer ring")]
+    Stale,
+    /// The sender means a ring that is not installed here yet. Nothing was done.
+    #[error("the sender's ring is newer than this node's")]
+    Behind,
+    /// The key would have more siblings than allowed. Nothing was stored.
+    #[error("the key has {siblings} concurrent values, the most allowed")]
+    TooManySiblings {
+        /// How many it has.
+        siblings: usize,
+    },
+    /// An object cannot be decoded. Nothing was stored.
+    #[error("an object cannot be decoded: {0}")]
+    Codec(#[from] CodecError),
+    /// The engine cannot be read. Nothing was stored.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The write was refused or has failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What this node stored as coordinator of a write.
+pub struct Coordinated {
+    /// The object after the write, encoded: what the other replicas are sent.
+    pub encoded: Bytes,
+    /// The object itself.
+    pub object: Object,
+    /// Timestamp the value was given.
+    pub timestamp: Hlc,
+    /// Whether there was a live value before.
+    pub existed: bool,
+    /// Resolves when this node's own copy is durable.
+    pub durable: Submitted,
+}
+
+/// Parts that a replica store is put together from.
+pub struct Parts {
+    /// Where objects are kept.
+    pub engine: Arc<dyn Engine>,
+    /// The queue in front of it.
+    pub committer: Committer,
+    /// Pending objects; the committer's callback must clear them.
+    pub overlays: Overlays,
+    /// The installed ring.
+    pub ring: Arc<RingState>,
+    /// Where actors get their births.
+    pub births: Births,
+    /// Wall clock.
+    pub wall: WallClock,
+}
+
+/// Overlays of both keyspaces.
+#[derive(Clone)]
+pub struct Overlays {
+    /// Pending objects.
+    pub data: Arc<Overlay>,
+    /// Pending hints.
+    pub hints: Arc<Overlay>,
+}
+
+impl Replica {
+    /// Puts a replica store together and counts what it holds.
+    ///
+    /// # Errors
+    /// When the engine cannot be read.
+    pub fn open(parts: Parts, limits: &Limits) -> Result<Self, EngineError> {
+        let Parts { engine, committer, overlays, ring, births, wall } = parts;
+        let hints = Hints::open(engine.clone(), committer.clone(), overlays.hints.clone(), limits)?;
+        let replica = Self {
+            objects: Objects::new(engine.clone(), committer.clone(), overlays.data.clone()),
+            hints,
+            incarnation: ring.incarnation().as_u64_pair().1,
+            engine,
+            committer,
+            ring,
+            births,
+            birth_floors: ArcSwap::default(),
+            failed_floor: AtomicU64::new(0),
+            failed_commits: AtomicU64::new(0),
+            counters: ArcSwap::from_pointee(Counters::new(0)),
+            clock: Mutex::new(Clock::default()),
+            wall,
+            siblings_max: limits.siblings_max,
+            overlay: overlays.data,
+        };
+        replica.fit_ring()?;
+        Ok(replica)
+    }
+
+    /// The engine, for scans.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// The queue in front of the engine.
+    #[must_use]
+    pub fn committer(&self) -> &Committer {
+        &self.committer
+    }
+
+    /// Counts by partition.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.load_full()
+    }
+
+    /// The wall clock.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        (self.wall)()
+    }
+
+    /// The object of a key, encoded, if the sender at `epoch` means the same lists.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Stale`], [`ReplicaError::Behind`], or the engine's.
+    pub fn read(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<Bytes>, ReplicaError> {
+        self.admit(token, epoch)?;
+        Ok(self.objects.read(&storage_key(token, key))?)
+    }
+
+    /// Merges another replica's object into what is here. `None`: there was nothing new in it.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]; nothing was stored.
+    pub async fn merge(
+        &self,
+        token: Token,
+        key: &[u8],
+        incoming: Bytes,
+        epoch: u64,
+    ) -> Result<Option<Submitted>, ReplicaError> {
+        let reservation = self.committer.reserve(key.len() + incoming.len()).await?;
+        let object = Object::decode(incoming.clone())?;
+        let updated = self.objects.update(storage_key(token, key), reservation, |current| {
+            let installed = self.admit(token, epoch)?;
+            let partition = installed.view.partition(token);
+            let Some(current) = current else {
+                self.count(partition, Weight::default(), Weight::of(key, &object, incoming.len()));
+                return Ok((Some(incoming), ()));
+            };
+            if current == incoming {
+                return Ok((None, ()));
+            }
+            let mine = Object::decode(current.clone())?;
+            let merged = mine.merge(&object);
+            if merged == mine {
+                return Ok((None, ()));
+            }
+            let encoded = merged.encode();
+            let before = Weight::of(key, &mine, current.len());
+            self.count(partition, before, Weight::of(key, &merged, encoded.len()));
+            Ok::<_, ReplicaError>((Some(encoded), ()))
+        })?;
+        self.observe(&object);
+        match updated {
+            Updated::Queued((), submitted) => Ok(Some(submitted)),
+            Updated::Unchanged(()) => Ok(None),
+        }
+    }
+
+    /// Coordinates a client's write as a replica: discards what it replaces, gives it a dot, queues the result.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]; nothing was stored.
+    pub async fn coordinate(
+        &self,
+        token: Token,
+        key: &[u8],
+        write: Write,
+        epoch: u64,
+    ) -> Result<Coordinated, ReplicaError> {
+        let reservation = self.committer.reserve(key.len() + payload_len(&write) + 128).await?;
+        let updated = self.objects.update(storage_key(token, key), reservation, |current| {
+            let installed = self.admit(token, epoch)?;
+            let partition = installed.view.partition(token);
+            let current_len = current.as_ref().map_or(0, Bytes::len);
+            let before = current.map(Object::decode).transpose()?;
+            let result = self.decide(partition, before.as_ref(), write)?;
+            let weight = before.as_ref().map(|object| Weight::of(key, object, current_len)).unwrap_or_default();
+            self.count(partition, weight, Weight::of(key, &result.object, result.encoded.len()));
+            Ok::<_, ReplicaError>((Some(result.encoded.clone()), result))
+        })?;
+        match updated {
+            Updated::Queued(Decided { object, encoded, timestamp, existed }, durable) => {
+                Ok(Coordinated { encoded, object, timestamp, existed, durable })
+            }
+            // `decide` always stores.
+            Updated::Unchanged(_) => Err(ReplicaError::Stale),
+        }
+    }
+
+    /// The same for a key that this node is no replica of: nothing is known of it, nothing is stored, and the write
+    /// stands beside whatever the replicas have.
+    ///
+    /// # Errors
+    /// [`ReplicaError::TooManySiblings`] cannot occur; others cannot either, today.
+    pub fn coordinate_blind(&self, write: Write) -> Result<(Object, Bytes, Hlc), ReplicaError> {
+        let decided = self.decide(u32::MAX, None, write)?;
+        Ok((decided.object, decided.encoded, decided.timestamp))
+    }
+
+    fn decide(&self, partition: u32, before: Option<&Object>, write: Write) -> Result<Decided, ReplicaError> {
+        let wall = self.now_ms();
+        let newest = before.and_then(Object::max_timestamp);
+        let timestamp = match newest {
+            Some(newest) => self.clock.lock().next_after(wall, newest),
+            None => self.clock.lock().now(wall),
+        };
+        let value = Value { timestamp, expires_at_ms: write.expires_at_ms, payload: write.payload };
+        let actor = self.actor(partition, before);
+        let empty = Object::default();
+        let before = before.unwrap_or(&empty);
+        let existed = before.last_writer(wall).is_some();
+        let object = match &write.causality {
+            Causality::Overwrite => before.overwrite(actor, value),
+            Causality::Context(context) => before.put(actor, context, value),
+        };
+        let siblings = object.sibling_count();
+        if siblings > self.siblings_max {
+            return Err(ReplicaError::TooManySiblings { siblings: siblings - 1 });
+        }
+        let encoded = object.encode();
+        Ok(Decided { object, encoded, timestamp, existed })
+    }
+
+    /// Continues this node's own actor of the key if the state here is trustworthy for it; else a new birth, so that
+    /// no dot is ever issued twice (Riak's kv679).
+    fn actor(&self, partition: u32, before: Option<&Object>) -> Actor {
+        let own = before.and_then(|object| object.own_actor(self.incarnation));
+        let floors = self.birth_floors.load();
+        let floor = floors.get(partition as usize).map_or(0, |floor| floor.load(Ordering::Acquire));
+        let floor = floor.max(self.failed_floor());
+        match own {
+            Some(actor) if self.births.is_of_this_start(actor.birth) && actor.birth >= floor => actor,
+            _ => Actor { incarnation: self.incarnation, birth: self.births.next() },
+        }
+    }
+
+    /// After a failed commit no birth issued before is continued: the state it was in is gone here, while peers may
+    /// have been sent it.
+    fn failed_floor(&self) -> u64 {
+        let failed = self.overlay.failed_commits();
+        if failed != self.failed_commits.load(Ordering::Acquire) {
+            self.failed_floor.fetch_max(self.births.next(), Ordering::AcqRel);
+            self.failed_commits.store(failed, Ordering::Release);
+        }
+        self.failed_floor.load(Ordering::Acquire)
+    }
+
+    /// From now on no birth issued so far is continued in this partition: its state here was dropped.
+    pub fn raise_birth_floor(&self, partition: u32) {
+        if let Some(floor) = self.birth_floors.load().get(partition as usize) {
+            floor.store(self.births.next(), Ordering::Release);
+        }
+    }
+
+    /// Drops an object of a partition for which no list names this node; one that is listed again stays. `None`: it
+    /// stays or is gone already.
+    ///
+    /// # Errors
+    /// When the engine cannot be read; nothing was dropped.
+    pub async fn drop_unlisted(&self, storage_key: &Bytes) -> Result<Option<Submitted>, ReplicaError> {
+        let reservation = self.committer.reserve_control().await;
+        let Some((token, key)) = split_storage_key(storage_key) else { return Ok(None) };
+        Ok(self.objects.remove_if(storage_key, reservation, |current| {
+            // Under the lock: a write that a newer ring lets in comes after this removal, not before it.
+            let Some(installed) = self.ring.load() else { return false };
+            let partition = installed.view.partition(token);
+            let listed = |me| installed.view.placement(partition).is_some_and(|placement| placement.names(me));
+            if installed.me.is_some_and(listed) {
+                return false;
+            }
+            if let Ok(object) = Object::decode(current.clone()) {
+                self.count(partition, Weight::of(&key, &object, current.len()), Weight::default());
+            }
+            true
+        })?)
+    }
+
+    /// Returns when every change let in by the ring before is in the commit queue; see [`RingState::install`].
+    pub fn fence_writers(&self) {
+        self.overlay.pass_through();
+    }
+
+    fn admit(&self, token: Token, epoch: u64) -> Result<Arc<Installed>, ReplicaError> {
+        let installed = self.ring.load().ok_or(ReplicaError::Behind)?;
+        match installed.fence(installed.view.partition(token), epoch) {
+            Fence::Serve => Ok(installed),
+            Fence::SenderIsStale => Err(ReplicaError::Stale),
+            Fence::ReceiverIsBehind => Err(ReplicaError::Behind),
+        }
+    }
+
+    fn observe(&self, object: &Object) {
+        if let Some(newest) = object.max_timestamp() {
+            let wall = self.now_ms();
+            self.clock.lock().observe(newest, wall);
+        }
+    }
+
+    fn count(&self, partition: u32, before: Weight, after: Weight) {
+        self.counters.load().replace(partition, before, after);
+    }
+}
+
+struct Decided {
+    object: Object,
+    encoded: Bytes,
+    timestamp: Hlc,
+    existed: bool,
+}
+
+/// Key in the engine: the token in big endian, then the key, so that a partition is one range at any Q.
+#[must_use]
+pub fn storage_key(token: Token, key: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(8 + key.len());
+    bytes.extend_from_slice(&token.0.to_be_bytes());
+    bytes.extend_from_slice(key);
+    Bytes::from(bytes)
+}
+
+/// Token and key of a key in the engine; `None` when it is too short to be one.
+#[must_use]
+pub fn split_storage_key(bytes: &Bytes) -> Option<(Token, Bytes)> {
+    let token = bytes.first_chunk::<8>()?;
+    Some((Token(u64::from_be_bytes(*token)), bytes.slice(8..)))
+}
+
+fn payload_len(write: &Write) -> usize {
+    match &write.payload {
+        dynamo::object::Payload::Bytes(bytes) => bytes.len(),
+        dynamo::object::Payload::Tombstone => 0,
+    }
+}

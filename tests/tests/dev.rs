@@ -1,0 +1,152 @@
+//! `annulus-node dev`: a ring of real processes on loopback, scaled and hurt under load.
+
+use annulus_tests::kvc::sibling_binary;
+use annulus_tests::workload::{self, Counters, Shape, Workload};
+use anyhow::{Context, ensure};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+const SHAPE: Shape = Shape { writers: 4, keys: 2_000, value_bytes: 1_000 };
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A running ring; ended with SIGTERM when dropped.
+struct Ring {
+    supervisor: Child,
+    dir: tempfile::TempDir,
+    resp_port: u16,
+}
+
+impl Ring {
+    fn start(resp_port: u16) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let supervisor = supervise(dir.path(), resp_port, &["--nodes", "3", "--partitions", "256"])?;
+        Ok(Self { supervisor, dir, resp_port })
+    }
+
+    fn address(&self, node: u16) -> String {
+        format!("127.0.0.1:{}", self.resp_port + node)
+    }
+
+    fn scale(&self, nodes: usize) -> anyhow::Result<()> {
+        let (nodes, dir) = (nodes.to_string(), self.dir.path().display().to_string());
+        let status = Command::new(sibling_binary("annulus-node")?)
+            .args(["dev", "scale", &nodes, "--dir", &dir])
+            .status()?;
+        ensure!(status.success(), "dev scale failed");
+        Ok(())
+    }
+
+    fn status(&self) -> anyhow::Result<serde_json::Value> {
+        let dir = self.dir.path().display().to_string();
+        let output = Command::new(sibling_binary("annulus-node")?)
+            .args(["dev", "status", "--json", "--dir", &dir])
+            .output()?;
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    fn pid_of(&self, node: usize) -> anyhow::Result<i32> {
+        let status = self.status()?;
+        let pid = status["nodes"][node]["pid"].as_i64().context("the node has no process")?;
+        Ok(i32::try_from(pid)?)
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        signal(i32::try_from(self.supervisor.id())?, nix::sys::signal::Signal::SIGTERM)?;
+        let ended = self.supervisor.wait()?;
+        ensure!(ended.success(), "the supervisor ended with {ended}");
+        Ok(())
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if let Ok(None) = self.supervisor.try_wait() {
+            let _ = self.stop();
+        }
+    }
+}
+
+fn supervise(dir: &Path, resp_port: u16, more: &[&str]) -> anyhow::Result<Child> {
+    let mut supervisor = Command::new(sibling_binary("annulus-node")?)
+        .args(["dev", "--resp-port", &resp_port.to_string(), "--dir", &dir.display().to_string()])
+        .args(more)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let stdout = supervisor.stdout.take().context("no output")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let first = lines.next().context("it ended before it was ready")??;
+    ensure!(first == "ready", "it said {first:?} instead of ready");
+    // Whatever it says later must not fill the pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    Ok(supervisor)
+}
+
+fn signal(pid: i32, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
+    Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)?)
+}
+
+async fn under_load(ring: &Ring) -> anyhow::Result<(Vec<String>, Workload)> {
+    let addresses: Vec<String> = (0..3).map(|node| ring.address(node)).collect();
+    let ledgers = workload::load(&addresses, SHAPE, &Arc::new(Counters::default())).await?;
+    let workload = Workload::start(&addresses, SHAPE, ledgers, Duration::from_millis(2)).await?;
+    Ok((addresses, workload))
+}
+
+async fn verify(addresses: &[String], workload: Workload, failures_allowed: bool) -> anyhow::Result<()> {
+    let counters = workload.counters.clone();
+    let ledger = workload.stop().await?;
+    let tally = workload::verify(addresses, &ledger).await?;
+    println!("{tally:?} {counters:?}");
+    ensure!(tally.acknowledged as usize >= SHAPE.keys, "{tally:?}");
+    ensure!(tally.lost == 0 && tally.wrong == 0, "{tally:?}");
+    ensure!(counters.bad_reads.load(Ordering::Relaxed) == 0, "{counters:?}");
+    ensure!(failures_allowed || counters.failed.load(Ordering::Relaxed) == 0, "{counters:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scaled_out_and_in_under_load_nothing_is_lost() -> anyhow::Result<()> {
+    let mut ring = Ring::start(21_100)?;
+    let (addresses, workload) = under_load(&ring).await?;
+    for nodes in [5, 3, 4] {
+        ring.scale(nodes)?;
+        let status = ring.status()?;
+        println!("{} bytes moved, at least {}", status["bytes_moved"], status["bytes_minimum"]);
+        ensure!(status["nodes"].as_array().is_some_and(|running| running.len() == nodes), "{status}");
+    }
+    verify(&addresses, workload, false).await?;
+    ring.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_loses_nothing_and_catches_up() -> anyhow::Result<()> {
+    let mut ring = Ring::start(21_200)?;
+    let (addresses, workload) = under_load(&ring).await?;
+    for node in [2, 1] {
+        signal(ring.pid_of(node)?, nix::sys::signal::Signal::SIGKILL)?;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+    }
+    let drained = Instant::now();
+    while ring.status()?["nodes"].as_array().is_some_and(|nodes| nodes.iter().any(|node| node["hints"] != 0)) {
+        ensure!(drained.elapsed() < LIMIT, "hints are not delivered: {}", ring.status()?);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    verify(&addresses, workload, true).await?;
+    ring.stop()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ring_started_again_has_its_data() -> anyhow::Result<()> {
+    let mut ring = Ring::start(21_300)?;
+    let (addresses, workload) = under_load(&ring).await?;
+    let ledger = workload.stop().await?;
+    ring.stop()?;
+    ring.supervisor = supervise(ring.dir.path(), ring.resp_port, &[])?;
+    let tally = workload::verify(&addresses, &ledger).await?;
+    ensure!(tally.lost == 0 && tally.wrong == 0 && tally.acknowledged as usize >= SHAPE.keys, "{tally:?}");
+    ring.stop()
+}
