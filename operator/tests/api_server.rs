@@ -122,22 +122,27 @@ async fn kubelet(client: Client, nodes: Nodes) {
                 stopped.insert(earlier.claim, earlier.node);
             }
             start(&nodes, *ordinal, claim.uid().unwrap(), uid, &mut stopped);
-            let status = json!({"status": {
-                "podIP": address(*ordinal).to_string(),
-                "podIPs": [{"ip": address(*ordinal).to_string()}],
-                "phase": "Running",
-                "conditions": [{"type": "Ready", "status": "True"}],
-                "containerStatuses": [{
-                    "name": "node", "ready": true, "restartCount": 0, "image": "x", "imageID": "x",
-                    "state": {"running": {}}
-                }]
-            }});
+            let status = running(address(*ordinal));
             let _ = pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status)).await;
         }
         let mut nodes = nodes.lock().unwrap();
         let sources = nodes.values().map(|r| (r.node.incarnation, r.node.holds.clone())).collect();
         nodes.values_mut().for_each(|running| running.node.work(&sources, &mut rng));
     }
+}
+
+/// The status of a pod that runs and is ready.
+fn running(address: Ipv4Addr) -> serde_json::Value {
+    json!({"status": {
+        "podIP": address.to_string(),
+        "podIPs": [{"ip": address.to_string()}],
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [{
+            "name": "node", "ready": true, "restartCount": 0, "image": "x", "imageID": "x",
+            "state": {"running": {}}
+        }]
+    }})
 }
 
 fn address(ordinal: u32) -> Ipv4Addr {
@@ -227,6 +232,8 @@ impl Stage {
     }
 }
 
+// One life, told from its beginning to its end.
+#[allow(clippy::too_many_lines)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs KUBECONFIG to name an API server with the CRD applied"]
 async fn a_cluster_lives_through_everything() {

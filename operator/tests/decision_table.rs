@@ -142,22 +142,10 @@ fn restoring() -> Vec<(&'static str, Situation)> {
     ]
 }
 
-fn growing() -> Vec<(&'static str, Situation)> {
+fn joining() -> Vec<(&'static str, Situation)> {
     let mut joined = settled(3);
     joined.desired.replicas = 5;
     joined.tick();
-    let mut moving = settled(3);
-    moving.desired.replicas = 5;
-    while moving.ring().unwrap().target.is_none() {
-        moving.tick();
-    }
-    let (_, mut quiet) = of(&moving);
-    for pod in &mut quiet.pods {
-        if let Observation::Answer(answer) = &mut pod.node {
-            answer.status.synced.clear();
-            answer.status.epoch = moving.ring().unwrap().epoch;
-        }
-    }
     vec![
         ("more replicas are wanted than there are pods", wanting(&settled(3), |desired| desired.replicas = 5)),
         ("newcomers run and all of them answer", of(&joined)),
@@ -170,6 +158,52 @@ fn growing() -> Vec<(&'static str, Situation)> {
             "a newcomer's volume holds another cluster's data",
             with(&joined, |observed| answer(observed, 4).cluster = Some(Uuid::from_u128(99))),
         ),
+    ]
+}
+
+/// Three members and two newcomers of whom the ring has just been told; all know it, and nothing moves yet.
+fn targeted() -> Situation {
+    let mut world = settled(3);
+    world.desired.replicas = 5;
+    while world.ring().unwrap().target.is_none() {
+        world.tick();
+    }
+    let epoch = world.ring().unwrap().epoch;
+    with(&world, |observed| (0..5).for_each(|ordinal| answer(observed, ordinal).status.epoch = epoch))
+}
+
+/// Three members, and two newcomers that copy.
+fn copying() -> World {
+    let mut moving = settled(3);
+    moving.desired.replicas = 5;
+    while moving.ring().unwrap().partitions.iter().all(|placement| placement.also.is_none()) {
+        moving.tick();
+    }
+    moving
+}
+
+fn moving() -> Vec<(&'static str, Situation)> {
+    let mut joined = settled(3);
+    joined.desired.replicas = 5;
+    joined.tick();
+    let moving = copying();
+    let (_, mut quiet) = of(&moving);
+    for pod in &mut quiet.pods {
+        if let Observation::Answer(answer) = &mut pod.node {
+            answer.status.synced.clear();
+            answer.status.epoch = moving.ring().unwrap().epoch;
+        }
+    }
+    vec![
+        ("newcomers are not yet reached by all members", {
+            let (desired, mut observed) = targeted();
+            for newcomer in [3, 4] {
+                let unmet = answer(&mut observed, newcomer).incarnation.as_bytes().to_vec();
+                answer(&mut observed, 0).status.unreachable.push(unmet.into());
+            }
+            (desired, observed)
+        }),
+        ("newcomers are reached by all members", targeted()),
         ("newcomers copy", (moving.desired.clone(), quiet.clone())),
         (
             "fewer replicas are wanted while newcomers copy",
@@ -291,7 +325,7 @@ fn table() -> String {
     let parts = [
         ("A first ring", making()),
         ("A lost ring", restoring()),
-        ("Members", growing()),
+        ("Members", joining().into_iter().chain(moving()).collect()),
         ("Scale in", shrinking()),
         ("Restarts and volumes", tending()),
     ];

@@ -178,7 +178,7 @@ fn with_ring(
         return Some(action);
     }
     let wish = wish::wish(desired, observed, ring, &gone, waiting);
-    let settled = match moves::advance(ring, &wish, &wish::reports(observed), desired.pace) {
+    let settled = match moves::advance(ring, &wish, &wish::reports(observed, ring), desired.pace) {
         Ok(Step::Publish(..)) if observed.published_just_now => {
             waiting.push(Reason::Pacing);
             return None;

@@ -129,7 +129,7 @@ pub enum NoProof {
     /// It is still in lists.
     Listed {
         /// In how many.
-        partitions: u32,
+        partitions: usize,
     },
     /// It still holds writes for others.
     Hints {

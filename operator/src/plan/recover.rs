@@ -114,7 +114,9 @@ fn first<'a>(desired: &Desired, observed: &Observed, fresh: HashKey, waiting: &m
 /// The pod of a member of the first ring, with its answer that it has no ring.
 fn newcomer<'a>(desired: &Desired, observed: &'a Observed, ordinal: u32) -> Result<(&'a Pod, &'a Answer), Reason> {
     let name = desired.pod(ordinal);
-    let foreign = observed.volume(ordinal).and_then(|volume| volume.cluster).filter(|c| *c != desired.cluster);
+    // A node refuses to run on another cluster's data, so its claim has to tell.
+    let foreign = observed.volume(ordinal).filter(|volume| volume.bound);
+    let foreign = foreign.and_then(|volume| volume.cluster).filter(|cluster| *cluster != desired.cluster);
     let Some(pod) = observed.pod(ordinal) else {
         return Err(Reason::NoAnswer { pod: name, why: "there is no such pod yet".to_owned() });
     };

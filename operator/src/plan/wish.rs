@@ -11,12 +11,14 @@ pub const PEER_PORT: u16 = 7400;
 /// Port of the Redis protocol.
 pub const RESP_PORT: u16 = 6379;
 
-/// What the nodes that answered say of their moves.
-pub(super) fn reports(observed: &Observed) -> Reports {
+/// What the members that answered say of their moves. Nobody waits for a pod that is no member: it may belong to
+/// another cluster, or be on its way out.
+pub(super) fn reports(observed: &Observed, ring: &Ring) -> Reports {
     observed
         .pods
         .iter()
         .filter_map(Pod::answer)
+        .filter(|answer| ring.member_by_incarnation(answer.incarnation).is_some())
         .map(|answer| (answer.incarnation, annulus_proto::report(&answer.status)))
         .collect()
 }
