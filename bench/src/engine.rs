@@ -95,7 +95,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn through_committer(arguments: &Arguments, values: &[Bytes], submitters: usize) -> anyhow::Result<Turn> {
+fn through_committer(arguments: &Arguments, values: &Arc<[Bytes]>, submitters: usize) -> anyhow::Result<Turn> {
     let place = place(arguments)?;
     let engine: Arc<dyn Engine> = Arc::new(FjallEngine::open(place.path(), &FjallOptions::default())?);
     let committer = Committer::start(engine, &Limits::default(), |changes, _| {
@@ -108,7 +108,7 @@ fn through_committer(arguments: &Arguments, values: &[Bytes], submitters: usize)
         let tasks: Vec<_> = (0..submitters)
             .map(|_| {
                 let (committer, stop, numbers) = (committer.clone(), stop.clone(), numbers.clone());
-                let values = values.to_vec();
+                let values = values.clone();
                 tokio::spawn(async move {
                     let mut puts = 0_u64;
                     while !stop.load(Ordering::Relaxed) {
@@ -137,7 +137,7 @@ fn through_committer(arguments: &Arguments, values: &[Bytes], submitters: usize)
     Ok(Turn { puts, syncs, taken })
 }
 
-fn bare_fjall(arguments: &Arguments, values: &[Bytes], batch_puts: usize) -> anyhow::Result<Turn> {
+fn bare_fjall(arguments: &Arguments, values: &Arc<[Bytes]>, batch_puts: usize) -> anyhow::Result<Turn> {
     let place = place(arguments)?;
     let database = Database::builder(place.path()).open()?;
     let keyspace = database.keyspace("data", KeyspaceCreateOptions::default)?;
@@ -164,7 +164,7 @@ fn key(number: u64) -> [u8; 24] {
     key
 }
 
-fn values(bytes: usize) -> Vec<Bytes> {
+fn values(bytes: usize) -> Arc<[Bytes]> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut value = || {
         let next = || {

@@ -8,6 +8,10 @@ mod meter;
 
 use clap::{Parser, Subcommand};
 
+/// The node's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Parser)]
 #[command(name = "annulus-bench", about, version)]
 struct Arguments {

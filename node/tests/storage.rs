@@ -1,4 +1,5 @@
 //! The storage of a node on a real disk: crashes, full disks, two processes on one directory.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test ends at what it does not expect")]
 
 use annulus_node::config::Limits;
 use annulus_node::storage::{
@@ -180,6 +181,16 @@ fn acknowledged_writes_survive_kills() {
     assert!(said.acked.iter().all(|&acked| acked > cycles), "the writers hardly wrote: {:?}", said.acked);
     let distinct: BTreeSet<u64> = said.births.iter().copied().collect();
     assert_eq!(distinct.len(), said.births.len(), "a birth was handed out twice");
+}
+
+#[test]
+fn a_directory_whose_first_start_was_killed_opens() {
+    for run in (0..60).step_by(5).map(Duration::from_millis) {
+        let place = tempfile::tempdir().unwrap();
+        let mut said = Said { acked: vec![0; usize::try_from(WRITERS).unwrap()], ..Said::default() };
+        kill_after(place.path(), run, &mut said);
+        verify(place.path(), &said.acked);
+    }
 }
 
 #[test]
