@@ -1,2 +1,32 @@
-//! Binary.
-fn main() {}
+//! Benchmarks of Annulus, each beside its peer or its limit in one run.
+//!
+//! What is compared runs in turns, A B A B, on the same machine within the same minutes, so that a busy neighbour or a
+//! throttled disk falls on both. Read the ratios; the absolute numbers are the machine's.
+
+mod engine;
+mod meter;
+
+use clap::{Parser, Subcommand};
+
+/// The node's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[derive(Parser)]
+#[command(name = "annulus-bench", about, version)]
+struct Arguments {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Subcommand)]
+enum Benchmark {
+    /// Durable puts through the committer, beside bare fjall with batches of the same size.
+    Engine(engine::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().benchmark {
+        Benchmark::Engine(arguments) => engine::run(&arguments),
+    }
+}

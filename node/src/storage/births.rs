@@ -37,12 +37,12 @@ impl Births {
     }
 
     fn open_with(engine: Arc<dyn Engine>, random: u32, counter_bits: u32) -> Result<Self, EngineError> {
-        let series = take_series(engine.as_ref(), u64::from(random))?;
+        // One and up: zero is nobody's birth, so it can stand for "none".
+        let series = take_series(engine.as_ref(), u64::from(random) + 1)?;
         Ok(Self {
             engine,
             counter_bits,
-            // Zero is nobody's birth, so it can stand for "none".
-            next: AtomicU64::new((series << counter_bits).max(1)),
+            next: AtomicU64::new(series << counter_bits),
             series_now: AtomicU64::new(series),
             series: Mutex::new(vec![series]),
         })
@@ -74,7 +74,7 @@ impl Births {
     /// The first birth of this start: none of this start is less, though births of other starts may be greater.
     #[must_use]
     pub fn first_of_this_start(&self) -> u64 {
-        self.series.lock().first().map_or(0, |series| (series << self.counter_bits).max(1))
+        self.series.lock().first().map_or(0, |series| series << self.counter_bits)
     }
 
     /// Takes the series that follows on `now`, unless that is done already.
@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn a_series_used_up_is_followed_by_one_that_no_start_has_taken() {
         let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
-        let other = Births::open_with(engine.clone(), 11, 4).unwrap();
-        let births = Births::open_with(engine.clone(), 10, 4).unwrap();
+        let other = Births::open_with(engine.clone(), 10, 4).unwrap();
+        let births = Births::open_with(engine.clone(), 9, 4).unwrap();
         let mut last = 0;
         for _ in 0..100 {
             let birth = births.next();
@@ -164,7 +164,7 @@ mod tests {
             last = birth;
         }
         assert!(!births.is_of_this_start(11 << 4));
-        let later = Births::open_with(engine, 10, 4).unwrap();
+        let later = Births::open_with(engine, 9, 4).unwrap();
         assert!(later.next() > last, "every series used is recorded");
     }
 

@@ -1,8 +1,13 @@
 //! The engine on a disk: fjall, a log-structured merge tree.
 
 use super::engine::{Change, DiskSpace, Engine, EngineError, Page, ScanRange, Space, check_keys};
+use super::journal_tail::LastBatch;
 use bytes::Bytes;
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, UserValue};
+use fjall::{
+    CompressionType, Database, DatabaseBuilder, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
+    UserValue,
+};
+use std::fs::{self, File};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +18,9 @@ use std::time::Duration;
 
 /// How often the engine is asked whether its background work has failed.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The file that fjall takes for a sign that a store was created before.
+const COMPLETE: &str = "version";
 
 /// Values below this are copied out of the engine. Larger ones are handed out as they are, which costs an allocation
 /// and keeps the block that they were read with in memory.
@@ -53,6 +61,8 @@ impl Default for FjallOptions {
 ///   that waits for that work then waits forever: hence [`Engine::health`], and a disk guard in front.
 /// * Its workers queue work for each other through a bounded channel and wait when it is full, so there must be at
 ///   least two; and the first of them spins on compactions that all others are too busy for, so there are four.
+/// * A crash while it creates a store leaves one that it neither opens nor creates anew; it is created aside here and
+///   renamed.
 /// * It panics on keys that it cannot hold; they are refused here.
 pub struct FjallEngine {
     spaces: [Keyspace; 3],
@@ -71,20 +81,11 @@ impl FjallEngine {
     /// [`EngineError::Open`].
     pub fn open(directory: &Path, options: &FjallOptions) -> Result<Self, EngineError> {
         let failed = |reason: String| EngineError::Open { directory: directory.display().to_string(), reason };
-        let database = Database::builder(directory)
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(options.journal_bytes_max.max(64 << 20))
-            .worker_threads(options.worker_threads.max(2))
-            .max_cached_files(Some(options.files_max.max(10)))
-            // Values are compressed in the tables. In the journal it would only take the committer's time.
-            .journal_compression(CompressionType::None)
-            .open()
-            .map_err(|error| failed(error.to_string()))?;
-        let open = |space: Space| {
-            let create = || keyspace_options(space, options);
-            database.keyspace(space.name(), create).map_err(|error| failed(error.to_string()))
-        };
-        let spaces = [open(Space::Data)?, open(Space::Hints)?, open(Space::Meta)?];
+        if !directory.join(COMPLETE).exists() {
+            create(directory, options).map_err(|error| failed(format!("creating it: {error}")))?;
+        }
+        let database = open_database(directory, options).map_err(&failed)?;
+        let spaces = open_keyspaces(&database, options).map_err(|error| failed(error.to_string()))?;
         let broken = Arc::new(AtomicBool::new(false));
         let watch = start_watch(database.clone(), broken.clone()).map_err(|error| failed(error.to_string()))?;
         Ok(Self { spaces, database, directory: directory.to_owned(), broken, watch: Some(watch) })
@@ -185,6 +186,60 @@ impl Drop for FjallEngine {
     }
 }
 
+/// Creates an empty store, all of it or nothing: fjall itself cannot open, nor create anew, what a crash has left of a
+/// store half created.
+fn create(directory: &Path, options: &FjallOptions) -> Result<(), fjall::Error> {
+    let mut name = directory.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = directory.with_file_name(name);
+    if new.exists() {
+        fs::remove_dir_all(&new)?;
+    }
+    let database = builder(&new, options).open()?;
+    drop(open_keyspaces(&database, options)?);
+    drop(database);
+    nix::unistd::syncfs(File::open(&new)?).map_err(std::io::Error::from)?;
+    fs::rename(&new, directory)?;
+    Ok(File::open(directory.parent().unwrap_or(Path::new("/")))?.sync_all()?)
+}
+
+fn builder(directory: &Path, options: &FjallOptions) -> DatabaseBuilder<Database> {
+    Database::builder(directory)
+        .cache_size(options.cache_bytes)
+        .max_journaling_size(options.journal_bytes_max.max(64 << 20))
+        .worker_threads(options.worker_threads.max(2))
+        .max_cached_files(Some(options.files_max.max(10)))
+        // Values are compressed in the tables. In the journal it would only take the committer's time.
+        .journal_compression(CompressionType::None)
+}
+
+fn open_keyspaces(database: &Database, options: &FjallOptions) -> Result<[Keyspace; 3], fjall::Error> {
+    let open = |space: Space| database.keyspace(space.name(), || keyspace_options(space, options));
+    Ok([open(Space::Data)?, open(Space::Hints)?, open(Space::Meta)?])
+}
+
+fn open_database(directory: &Path, options: &FjallOptions) -> Result<Database, String> {
+    let open = || builder(directory, options).open();
+    let damage = match open() {
+        Err(fjall::Error::JournalRecovery(damage)) => damage,
+        opened => return opened.map_err(|error| error.to_string()),
+    };
+    let failed = |error: std::io::Error| format!("{damage:?}, and the journal cannot be mended: {error}");
+    let Some(last) = LastBatch::take_off(directory).map_err(failed)? else { return Err(format!("{damage:?}")) };
+    let start = last.start();
+    match open() {
+        Ok(database) => {
+            tracing::warn!(journal_bytes_left = start, "dropped a last commit that was never finished");
+            last.discard().map_err(failed)?;
+            Ok(database)
+        }
+        Err(error) => {
+            last.put_back().map_err(failed)?;
+            Err(format!("the journal is damaged before its last commit: {error}"))
+        }
+    }
+}
+
 fn keyspace_options(space: Space, options: &FjallOptions) -> KeyspaceCreateOptions {
     let write_buffer_bytes = match space {
         Space::Data => options.write_buffer_bytes,
@@ -217,4 +272,37 @@ fn handed_out(value: UserValue) -> Bytes {
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn unreadable(error: fjall::Error) -> EngineError {
     EngineError::Read(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_crash_left_of_a_store_half_created_is_no_hindrance() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("data");
+        // What fjall makes first, and cannot make a second time.
+        let half = place.path().join("data.new");
+        fs::create_dir(&half).unwrap();
+        fs::write(half.join("0.jnl"), [0; 4096]).unwrap();
+        let put = Change::Put { space: Space::Meta, key: Bytes::from_static(b"k"), value: Bytes::new() };
+        FjallEngine::open(&directory, &FjallOptions::default()).unwrap().commit(&[put]).unwrap();
+        assert!(!half.exists());
+        let engine = FjallEngine::open(&directory, &FjallOptions::default()).unwrap();
+        assert!(engine.get(Space::Meta, b"k").unwrap().is_some());
+    }
+
+    #[test]
+    fn large_values_and_small_ones_come_out_as_they_went_in() {
+        let place = tempfile::tempdir().unwrap();
+        let engine = FjallEngine::open(place.path(), &FjallOptions::default()).unwrap();
+        for bytes in [0, 1, COPY_BYTES_MAX - 1, COPY_BYTES_MAX, 1 << 20] {
+            let value = Bytes::from(vec![7; bytes]);
+            let put = Change::Put { space: Space::Data, key: Bytes::from_static(b"k"), value: value.clone() };
+            engine.commit(&[put]).unwrap();
+            assert!(engine.get(Space::Data, b"k").unwrap() == Some(value));
+        }
+        assert!(engine.disk().unwrap().bytes_free < engine.disk().unwrap().bytes_total);
+    }
 }

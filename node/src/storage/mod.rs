@@ -11,6 +11,7 @@ mod disk_guard;
 mod engine;
 mod error;
 mod fjall_engine;
+mod journal_tail;
 mod memory_engine;
 mod stats;
 

@@ -317,3 +317,6 @@ impl Shared {
         Ok(batch)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Commits batches one after the other, on a thread of its own or as a task of a simulated node.
 
 use super::Shared;
+use super::completion::Completion;
 use super::queue::Batch;
 use crate::storage::engine::{Change, Engine};
 use crate::storage::error::StorageError;
@@ -41,10 +42,10 @@ impl<F: Fn(&[Change], &Result<(), StorageError>)> Worker<F> {
 
     fn commit(&self, batch: Batch) {
         if let Some(error) = batch.refused.clone() {
-            return self.finish(batch, Err(error));
+            return self.finish(self.tell(batch, Err(error)));
         }
         match self.try_commit(&batch) {
-            Ok(()) => self.finish(batch, Ok(())),
+            Ok(()) => self.finish(self.tell(batch, Ok(()))),
             Err(error) => self.fail(batch, error),
         }
     }
@@ -85,29 +86,45 @@ impl<F: Fn(&[Change], &Result<(), StorageError>)> Worker<F> {
     /// A change is computed under its key's lock from what is pending, and queued before the lock is let go. The
     /// callback, which takes that lock, makes the pending changes of the batch forgotten; whoever was computing from
     /// them has queued the result by then. So whatever is in the queue afterwards may build on a change that was not
-    /// stored, and fails as well; what comes later is computed from what the engine has.
+    /// stored, and fails as well; what comes later is computed from what the engine has. Nobody is told before that,
+    /// so whoever tries again after a failure is not taken for one who built on it.
     fn fail(&self, batch: Batch, error: StorageError) {
-        self.finish(batch, Err(error.clone()));
+        let mut failed = vec![self.tell(batch, Err(error.clone()))];
         loop {
             let queued = self.shared.queue.lock().take_all();
             if queued.is_empty() {
-                return;
+                break;
             }
-            for batch in queued {
+            failed.extend(queued.into_iter().map(|batch| {
                 let error = batch.refused.clone().unwrap_or_else(|| error.clone());
-                self.finish(batch, Err(error));
-            }
+                self.tell(batch, Err(error))
+            }));
         }
+        failed.into_iter().for_each(|told| self.finish(told));
     }
 
-    fn finish(&self, batch: Batch, outcome: Result<(), StorageError>) {
+    /// Tells the callback what became of a batch.
+    fn tell(&self, batch: Batch, outcome: Result<(), StorageError>) -> Told {
         let Batch { changes, bytes_held, upkeep_held, completion, .. } = batch;
         if !changes.is_empty() {
             (self.on_committed)(&changes, &outcome);
         }
-        self.shared.release(bytes_held, upkeep_held);
-        completion.complete(outcome);
+        Told { bytes_held, upkeep_held, completion, outcome }
     }
+
+    /// Tells those who wait.
+    fn finish(&self, told: Told) {
+        self.shared.release(told.bytes_held, told.upkeep_held);
+        told.completion.complete(told.outcome);
+    }
+}
+
+/// A batch of which the callback has heard.
+struct Told {
+    bytes_held: usize,
+    upkeep_held: usize,
+    completion: Arc<Completion>,
+    outcome: Result<(), StorageError>,
 }
 
 impl<F> Drop for Worker<F> {
