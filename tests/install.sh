@@ -17,6 +17,6 @@ $IN helm upgrade --install annulus "$checkout/charts/annulus" --namespace "$name
   --set nodeImage.repository=localhost/annulus-node --set nodeImage.tag=dev \
   --wait --timeout 180s >&2
 # The tag does not change with the program: an operator that ran before must be the one just built.
-$IN kubectl -n "$namespace" rollout restart deployment -l app.kubernetes.io/name=annulus >&2
-$IN kubectl -n "$namespace" rollout status deployment -l app.kubernetes.io/name=annulus --timeout=180s >&2
+$IN kubectl -n "$namespace" rollout restart deployment -l app.kubernetes.io/name=annulus-operator >&2
+$IN kubectl -n "$namespace" rollout status deployment -l app.kubernetes.io/name=annulus-operator --timeout=180s >&2
 printf '%s\n' "$target"

@@ -44,7 +44,7 @@ async fn the_operator_is_killed_while_data_moves() -> anyhow::Result<()> {
         rebalance.is_some_and(|rebalance| rebalance.to == 5 && rebalance.partitions_left < 250)
     })
     .await?;
-    let selector = "app.kubernetes.io/name=annulus,app.kubernetes.io/component=operator";
+    let selector = "app.kubernetes.io/name=annulus-operator";
     kubectl_ok(&["-n", "annulus-system", "delete", "pod", "-l", selector, "--grace-period=0", "--force"], "")
         .await?;
     kvc.settled(5, LIMIT).await?;
