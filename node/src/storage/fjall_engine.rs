@@ -1,51 +1,220 @@
-use super::*;
+//! The engine on a disk: fjall, a log-structured merge tree.
+
+use super::engine::{Change, DiskSpace, Engine, EngineError, Page, ScanRange, Space, check_keys};
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, UserValue};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-#[derive(Clone, Debug)]
-pub struct FjallOptions { pub cache_bytes: u64 }
-impl Default for FjallOptions { fn default() -> Self { Self { cache_bytes: 64 << 20 } } }
-pub struct FjallEngine { db: Database, spaces: [Keyspace; 3], dir: PathBuf }
-fn e(error: impl std::fmt::Display) -> EngineError { EngineError(error.to_string()) }
-impl FjallEngine {
-    pub fn open(dir: &Path, options: &FjallOptions) -> Result<Self, EngineError> {
-        let db = Database::builder(dir).cache_size(options.cache_bytes).open().map_err(e)?;
-        let open = |name: &str| db.keyspace(name, KeyspaceCreateOptions::default).map_err(e);
-        let spaces = [open("data")?, open("hints")?, open("meta")?];
-        Ok(Self { db, spaces, dir: dir.to_owned() })
-    }
-    fn space(&self, space: Space) -> &Keyspace { &self.spaces[space as usize] }
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often the engine is asked whether its background work has failed.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Values below this are copied out of the engine. Larger ones are handed out as they are, which costs an allocation
+/// and keeps the block that they were read with in memory.
+const COPY_BYTES_MAX: usize = 4096;
+
+/// Bounds of the engine's memory and disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FjallOptions {
+    /// Memory for blocks read, in bytes.
+    pub cache_bytes: u64,
+    /// Size at which a table of new objects in memory is written out, in bytes. Up to five such tables exist at once:
+    /// one that takes writes, four that are being written out; then commits wait. Fixed when the data is created.
+    pub write_buffer_bytes: u64,
+    /// Disk that journals may take before tables in memory are written out just to free it, in bytes; at least 64 MiB.
+    pub journal_bytes_max: u64,
+    /// Threads that write out tables and compact. With one, it could wait for itself; see [`FjallEngine`].
+    pub worker_threads: usize,
+    /// Open files kept at hand.
+    pub files_max: usize,
 }
+
+impl Default for FjallOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 << 20,
+            write_buffer_bytes: 64 << 20,
+            journal_bytes_max: 512 << 20,
+            worker_threads: 4,
+            files_max: 900,
+        }
+    }
+}
+
+/// A store in a directory, with one journal and one tree for each keyspace.
+///
+/// A commit is one write to the journal and one `fdatasync`. What fjall 3.1 does that its user must know:
+/// * After a failed write it takes no more, and background work that fails (a full disk) has the same effect. A commit
+///   that waits for that work then waits forever: hence [`Engine::health`], and a disk guard in front.
+/// * Its workers queue work for each other through a bounded channel and wait when it is full, so there must be at
+///   least two; and the first of them spins on compactions that all others are too busy for, so there are four.
+/// * It panics on keys that it cannot hold; they are refused here.
+pub struct FjallEngine {
+    spaces: [Keyspace; 3],
+    database: Database,
+    directory: PathBuf,
+    broken: Arc<AtomicBool>,
+    watch: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+impl FjallEngine {
+    /// Opens the store in a directory, or creates it.
+    ///
+    /// Everything that a commit has returned `Ok` for is there. A last commit that was cut off is dropped, all of it.
+    ///
+    /// # Errors
+    /// [`EngineError::Open`].
+    pub fn open(directory: &Path, options: &FjallOptions) -> Result<Self, EngineError> {
+        let failed = |reason: String| EngineError::Open { directory: directory.display().to_string(), reason };
+        let database = Database::builder(directory)
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(options.journal_bytes_max.max(64 << 20))
+            .worker_threads(options.worker_threads.max(2))
+            .max_cached_files(Some(options.files_max.max(10)))
+            // Values are compressed in the tables. In the journal it would only take the committer's time.
+            .journal_compression(CompressionType::None)
+            .open()
+            .map_err(|error| failed(error.to_string()))?;
+        let open = |space: Space| {
+            let create = || keyspace_options(space, options);
+            database.keyspace(space.name(), create).map_err(|error| failed(error.to_string()))
+        };
+        let spaces = [open(Space::Data)?, open(Space::Hints)?, open(Space::Meta)?];
+        let broken = Arc::new(AtomicBool::new(false));
+        let watch = start_watch(database.clone(), broken.clone()).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { spaces, database, directory: directory.to_owned(), broken, watch: Some(watch) })
+    }
+
+    /// Bytes of its files.
+    #[must_use]
+    pub fn disk_bytes_used(&self) -> u64 {
+        let tables: u64 = self.spaces.iter().map(Keyspace::disk_space).sum();
+        tables + self.database.journal_disk_space().unwrap_or_default()
+    }
+
+    fn keyspace(&self, space: Space) -> &Keyspace {
+        &self.spaces[space as usize]
+    }
+}
+
 impl Engine for FjallEngine {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        Ok(self.space(space).get(key).map_err(e)?.map(|v| Bytes::copy_from_slice(&v)))
+        Ok(self.keyspace(space).get(key).map_err(unreadable)?.map(handed_out))
     }
+
     fn commit(&self, changes: &[Change]) -> Result<(), EngineError> {
-        let mut batch = self.db.batch().durability(Some(PersistMode::SyncData));
+        check_keys(changes)?;
+        let batch = OwnedWriteBatch::with_capacity(self.database.clone(), changes.len());
+        let mut batch = batch.durability(Some(PersistMode::SyncData));
         for change in changes {
+            // Copied, so that a small value does not keep the large buffer that it was received in.
             match change {
-                Change::Put { space, key, value } => batch.insert(self.space(*space), key.as_ref(), value.as_ref()),
-                Change::Remove { space, key } => batch.remove(self.space(*space), key.as_ref()),
+                Change::Put { space, key, value } => {
+                    batch.insert(self.keyspace(*space), key.as_ref(), value.as_ref());
+                }
+                Change::Remove { space, key } => batch.remove(self.keyspace(*space), key.as_ref()),
             }
         }
-        batch.commit().map_err(e)
+        batch.commit().map_err(|error| {
+            self.broken.store(true, Ordering::Relaxed);
+            EngineError::Broken(error.to_string())
+        })
     }
-    fn scan(&self, space: Space, range: &ScanRange, items_max: usize, bytes_max: usize) -> Result<Page, EngineError> {
-        let from: Bound<Vec<u8>> = match &range.after { Some(a) => Bound::Excluded(a.to_vec()), None => Bound::Included(range.first.to_vec()) };
-        let to: Bound<Vec<u8>> = match &range.last { Some(l) => Bound::Excluded(l.to_vec()), None => Bound::Unbounded };
+
+    fn scan(
+        &self,
+        space: Space,
+        range: &ScanRange,
+        items_max: usize,
+        bytes_max: usize,
+    ) -> Result<Page, EngineError> {
         let mut page = Page::default();
+        if range.is_empty() {
+            return Ok(page);
+        }
+        let from = match &range.after {
+            Some(after) if *after >= range.first => Bound::Excluded(after),
+            _ => Bound::Included(&range.first),
+        };
+        let to = range.until.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut bytes = 0;
-        for guard in self.space(space).range((from, to)) {
-            let (k, v) = guard.into_inner().map_err(e)?;
-            if page.items.len() >= items_max || bytes >= bytes_max { page.more = true; break; }
-            bytes += k.len() + v.len();
-            page.items.push((Bytes::copy_from_slice(&k), Bytes::copy_from_slice(&v)));
+        for item in self.keyspace(space).range::<&Bytes, _>((from, to)) {
+            if !page.items.is_empty() && (page.items.len() >= items_max || bytes >= bytes_max) {
+                page.more = true;
+                break;
+            }
+            let (key, value) = item.into_inner().map_err(unreadable)?;
+            bytes += key.len() + value.len();
+            page.items.push((handed_out(key), handed_out(value)));
         }
         Ok(page)
     }
+
     fn disk(&self) -> Result<DiskSpace, EngineError> {
-        let s = nix::sys::statvfs::statvfs(&self.dir).map_err(e)?;
-        Ok(DiskSpace { bytes_free: s.blocks_available() * s.fragment_size(), bytes_total: s.blocks() * s.fragment_size() })
+        let stat =
+            nix::sys::statvfs::statvfs(&self.directory).map_err(|error| EngineError::Disk(error.to_string()))?;
+        let fragment_bytes = stat.fragment_size();
+        // What is in memory tables only is in the journal too, but has yet to be written once more, as tables.
+        let bytes_owed = self.database.write_buffer_size();
+        Ok(DiskSpace {
+            bytes_free: (stat.blocks_available() * fragment_bytes).saturating_sub(bytes_owed),
+            bytes_total: stat.blocks() * fragment_bytes,
+        })
     }
+
+    fn health(&self) -> Result<(), EngineError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(EngineError::Broken("a write to disk has failed; see the log".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for FjallEngine {
+    /// The watch holds the database open; without it the directory can be opened again as soon as this returns.
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.watch.take() {
+            drop(stop);
+            let _ = thread.join();
+        }
+    }
+}
+
+fn keyspace_options(space: Space, options: &FjallOptions) -> KeyspaceCreateOptions {
+    let write_buffer_bytes = match space {
+        Space::Data => options.write_buffer_bytes,
+        Space::Hints => options.write_buffer_bytes / 4,
+        Space::Meta => options.write_buffer_bytes / 16,
+    };
+    KeyspaceCreateOptions::default().max_memtable_size(write_buffer_bytes.max(1 << 20))
+}
+
+/// Asks again and again whether fjall has given up, which it only says when it is asked to write.
+fn start_watch(database: Database, broken: Arc<AtomicBool>) -> std::io::Result<(Sender<()>, JoinHandle<()>)> {
+    let (stop, stopped) = mpsc::channel::<()>();
+    let watch = move || {
+        while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(WATCH_INTERVAL) {
+            // Every commit has flushed the journal's buffer, so this writes nothing.
+            if let Err(error) = database.persist(PersistMode::Buffer) {
+                tracing::error!(%error, "the storage engine takes no more writes");
+                broken.store(true, Ordering::Relaxed);
+                return;
+            }
+        }
+    };
+    Ok((stop, std::thread::Builder::new().name("storage-watch".to_owned()).spawn(watch)?))
+}
+
+fn handed_out(value: UserValue) -> Bytes {
+    if value.len() < COPY_BYTES_MAX { Bytes::copy_from_slice(&value) } else { Bytes::from_owner(value) }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
+fn unreadable(error: fjall::Error) -> EngineError {
+    EngineError::Read(error.to_string())
 }

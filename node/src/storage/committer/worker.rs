@@ -1,0 +1,127 @@
+//! Commits batches one after the other, on a thread of its own or as a task of a simulated node.
+
+use super::Shared;
+use super::queue::Batch;
+use crate::storage::engine::{Change, Engine};
+use crate::storage::error::StorageError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// The side of the queue that commits.
+pub(super) struct Worker<F> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) on_committed: F,
+}
+
+impl<F: Fn(&[Change], &Result<(), StorageError>)> Worker<F> {
+    /// Commits until the queue ends.
+    pub(super) fn run(self) {
+        while let Some(batch) = self.shared.wait_for_batch() {
+            self.commit(batch);
+        }
+    }
+
+    /// The same as a task. Each commit takes `commit_time`, during which the next batch gathers.
+    pub(super) async fn run_inline(self, commit_time: Duration) {
+        loop {
+            let woken = self.shared.woken.notified();
+            match self.shared.next_batch() {
+                Ok(Some(batch)) => {
+                    tokio::time::sleep(commit_time).await;
+                    self.commit(batch);
+                }
+                Ok(None) => woken.await,
+                Err(super::Ended) => return,
+            }
+        }
+    }
+
+    fn commit(&self, batch: Batch) {
+        if let Some(error) = batch.refused.clone() {
+            return self.finish(batch, Err(error));
+        }
+        match self.try_commit(&batch) {
+            Ok(()) => self.finish(batch, Ok(())),
+            Err(error) => self.fail(batch, error),
+        }
+    }
+
+    fn try_commit(&self, batch: &Batch) -> Result<(), StorageError> {
+        let shared = &self.shared;
+        if let Some(error) = shared.broken.get() {
+            return Err(error.clone());
+        }
+        if batch.changes.is_empty() {
+            return Ok(());
+        }
+        shared.guard.check(batch.purpose, batch.bytes).inspect_err(|_| {
+            shared.stats.refused.fetch_add(1, Ordering::Relaxed);
+        })?;
+        let started = Instant::now();
+        // A panic must not leave those who wait without an answer. The engine is not used for writes after one.
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.engine.commit(&batch.changes)));
+        let outcome = match outcome {
+            Ok(outcome) => outcome.map_err(StorageError::from),
+            Err(_) => Err(StorageError::Broken("the storage engine panicked".to_owned())),
+        };
+        match &outcome {
+            Ok(()) => shared.stats.committed(batch.changes.len(), batch.bytes, started.elapsed()),
+            Err(error) => {
+                shared.stats.failed.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, "a commit failed");
+                if matches!(error, StorageError::Broken(_)) {
+                    shared.break_down(error);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Fails a batch and all that may have been computed from it.
+    ///
+    /// A change is computed under its key's lock from what is pending, and queued before the lock is let go. The
+    /// callback, which takes that lock, makes the pending changes of the batch forgotten; whoever was computing from
+    /// them has queued the result by then. So whatever is in the queue afterwards may build on a change that was not
+    /// stored, and fails as well; what comes later is computed from what the engine has.
+    fn fail(&self, batch: Batch, error: StorageError) {
+        self.finish(batch, Err(error.clone()));
+        loop {
+            let queued = self.shared.queue.lock().take_all();
+            if queued.is_empty() {
+                return;
+            }
+            for batch in queued {
+                let error = batch.refused.clone().unwrap_or_else(|| error.clone());
+                self.finish(batch, Err(error));
+            }
+        }
+    }
+
+    fn finish(&self, batch: Batch, outcome: Result<(), StorageError>) {
+        let Batch { changes, bytes_held, upkeep_held, completion, .. } = batch;
+        if !changes.is_empty() {
+            (self.on_committed)(&changes, &outcome);
+        }
+        self.shared.release(bytes_held, upkeep_held);
+        completion.complete(outcome);
+    }
+}
+
+impl<F> Drop for Worker<F> {
+    /// However the worker ends, nobody waits for it forever.
+    fn drop(&mut self) {
+        let left = {
+            let mut queue = self.shared.queue.lock();
+            queue.ending = true;
+            queue.take_all()
+        };
+        for batch in left {
+            self.shared.release(batch.bytes_held, batch.upkeep_held);
+            batch.completion.complete(Err(StorageError::Closed));
+        }
+        self.shared.ended.complete(Ok(()));
+    }
+}

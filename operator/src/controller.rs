@@ -1,0 +1,298 @@
+//! The control loop, and one round of it: observe, validate, build, plan, apply, report.
+
+use crate::apply::{Applied, ApplyError, FIELD_MANAGER, Hands};
+use crate::build::{self, Defaults};
+use crate::crd::{KeyValueCluster, KeyValueClusterStatus};
+use crate::events;
+use crate::metrics::{ClusterLabels, Metrics};
+use crate::nodes::NodeClient;
+use crate::observe::{ObserveError, Seen, observe};
+use crate::plan::{self, Objects, Plan};
+use crate::status::{Round, status};
+use crate::validate::{Invalid, validate};
+use dynamo::token::HashKey;
+use futures::StreamExt;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::runtime::controller::{self, Action};
+use kube::runtime::events::{Event, Recorder, Reporter};
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, predicates, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a round waits for the next while something is under way. Also the least time between two epochs.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long a round that failed waits for the next.
+const AFTER_ERROR: Duration = Duration::from_secs(3);
+
+/// A round that did not get to its end. The next one starts from what is then observed.
+#[derive(Debug, thiserror::Error)]
+pub enum RoundError {
+    /// Something could not be read; nothing was changed.
+    #[error(transparent)]
+    Observe(#[from] ObserveError),
+    /// The planned action was not performed.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The status could not be written; everything else was done.
+    #[error("writing the status failed: {0}")]
+    Status(#[source] kube::Error),
+}
+
+/// What the control loop works with.
+pub struct Operator {
+    /// Of the API server.
+    pub client: Client,
+    /// Of the nodes.
+    pub nodes: Arc<dyn NodeClient>,
+    /// What every cluster gets.
+    pub defaults: Defaults,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+    /// How often a cluster is looked at, and its objects are written again, when nothing happens.
+    pub resync: Duration,
+    /// The only namespace to look at; `None`: all.
+    pub namespace: Option<String>,
+    recorder: Recorder,
+    memory: Mutex<BTreeMap<String, Memory>>,
+}
+
+/// What is remembered of a cluster between rounds, for pace alone: forgetting it does no harm.
+#[derive(Clone, Copy, Debug, Default)]
+struct Memory {
+    published: Option<Instant>,
+    refreshed: Option<Instant>,
+}
+
+impl Operator {
+    /// An operator that has done nothing yet.
+    #[must_use]
+    pub fn new(client: Client, nodes: Arc<dyn NodeClient>, defaults: Defaults, metrics: Arc<Metrics>) -> Self {
+        let recorder = Recorder::new(client.clone(), reporter());
+        Self {
+            client,
+            nodes,
+            defaults,
+            metrics,
+            resync: Duration::from_secs(30),
+            namespace: None,
+            recorder,
+            memory: Mutex::default(),
+        }
+    }
+
+    /// Looks after every cluster until `stop` is done; rounds under way come to their end.
+    pub async fn run(self: Arc<Self>, stop: impl Future<Output = ()> + Send + Sync + 'static) {
+        let clusters = self.api::<KeyValueCluster>();
+        let (reader, writer) = reflector::store();
+        // A status that was just written is no reason for another round; a change of the spec is.
+        let changes = watcher(clusters, watcher::Config::default())
+            .default_backoff()
+            .reflect(writer)
+            .applied_objects()
+            .predicate_filter(predicates::generation, PredicateConfig::default());
+        let ours = watcher::Config::default().labels(build::CLUSTER);
+        let config = controller::Config::default().debounce(Duration::from_millis(100)).concurrency(16);
+        let rounds = Controller::for_stream(changes, reader)
+            .with_config(config)
+            .owns(self.api::<StatefulSet>(), ours.clone())
+            .owns(self.api::<Service>(), ours.clone())
+            .owns(self.api::<ConfigMap>(), ours.clone())
+            .owns(self.api::<PodDisruptionBudget>(), ours.clone())
+            .watches(self.api::<Pod>(), ours, cluster_of_pod)
+            .graceful_shutdown_on(stop)
+            .run(reconcile, |_, _, _| Action::requeue(AFTER_ERROR), self.clone());
+        rounds
+            .for_each(|round| async {
+                match round {
+                    Ok((cluster, _)) => tracing::trace!(%cluster, "round done"),
+                    // Deleted while a round was waiting for its turn.
+                    Err(controller::Error::ObjectNotFound(cluster)) => {
+                        tracing::debug!(%cluster, "gone")
+                    }
+                    Err(controller::Error::ReconcilerFailed(error, cluster)) => {
+                        tracing::warn!(%cluster, %error, "round failed");
+                    }
+                    Err(error) => tracing::warn!(%error, "watching failed"),
+                }
+            })
+            .await;
+    }
+
+    fn api<T>(&self) -> Api<T>
+    where
+        T: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    fn remember<T>(&self, cluster: &KeyValueCluster, change: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        change(memory.entry(cluster.uid().unwrap_or_default()).or_default())
+    }
+
+    /// Tells of something that happens once, each time in its own words.
+    async fn tell(&self, cluster: &KeyValueCluster, event: &Event) {
+        // A recorder of its own: the shared one would fold this into the last Event of the same reason.
+        self.publish(&Recorder::new(self.client.clone(), reporter()), cluster, event).await;
+    }
+
+    async fn publish(&self, recorder: &Recorder, cluster: &KeyValueCluster, event: &Event) {
+        tracing::info!(cluster = cluster.name_any(), reason = event.reason, note = event.note, "event");
+        if let Err(error) = recorder.publish(event, &cluster.object_ref(&())).await {
+            tracing::warn!(%error, "an Event could not be written");
+        }
+    }
+}
+
+fn reporter() -> Reporter {
+    Reporter { controller: FIELD_MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() }
+}
+
+fn cluster_of_pod(pod: Pod) -> Option<ObjectRef<KeyValueCluster>> {
+    let name = pod.labels().get(build::CLUSTER)?;
+    Some(ObjectRef::new(name).within(&pod.namespace()?))
+}
+
+fn labels(cluster: &KeyValueCluster) -> ClusterLabels {
+    ClusterLabels { namespace: cluster.namespace().unwrap_or_default(), name: cluster.name_any() }
+}
+
+async fn reconcile(cached: Arc<KeyValueCluster>, operator: Arc<Operator>) -> Result<Action, RoundError> {
+    let started = Instant::now();
+    let api: Api<KeyValueCluster> =
+        Api::namespaced(operator.client.clone(), &cached.namespace().unwrap_or_default());
+    let live = api.get_opt(&cached.name_any()).await;
+    let live = live.map_err(|source| ObserveError { what: "the KeyValueCluster", source })?;
+    let Some(cluster) = live.filter(|live| live.metadata.deletion_timestamp.is_none()) else {
+        // Whatever it owns goes with it, by its owner references.
+        operator.metrics.forget(&labels(&cached));
+        let mut memory = operator.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.remove(&cached.uid().unwrap_or_default());
+        return Ok(Action::await_change());
+    };
+    let result = round(&operator, &cluster).await;
+    operator.metrics.round(&labels(&cluster), started.elapsed(), result.is_err());
+    result
+}
+
+/// One round.
+async fn round(operator: &Operator, cluster: &KeyValueCluster) -> Result<Action, RoundError> {
+    let mut seen = observe(&operator.client, &*operator.nodes, cluster).await?;
+    let desired = validate(cluster, operator.defaults.node_image.as_deref());
+    let built = build::build(cluster, &operator.defaults, seen.claim_size().as_ref());
+    seen.compare(&built);
+    pace(operator, cluster, &mut seen);
+    let plan = match &desired {
+        Ok(desired) => plan::plan(desired, &seen.observed, HashKey(rand::random())),
+        Err(_) => Plan::default(),
+    };
+    let hands = Hands { client: &operator.client, nodes: &*operator.nodes, cluster, seen: &seen, built: &built };
+    let applied = match desired.as_ref().is_ok_and(|desired| !desired.paused) {
+        true => hands.apply(&plan).await,
+        false => Ok(Applied::default()),
+    };
+    if let (Ok(applied), Some(action)) = (&applied, &plan.action) {
+        note(operator, cluster, &seen, action, applied).await;
+    }
+    report(operator, cluster, &seen, &plan, desired.as_ref().err(), &applied).await?;
+    applied?;
+    let busy = plan.action.is_some() || plan.waiting.iter().any(|reason| *reason != plan::Reason::Paused);
+    Ok(Action::requeue(if busy { BEAT } else { operator.resync }))
+}
+
+/// Fills in what only the clock knows: whether an epoch was published just now, and whether objects are due to be
+/// written again, which undoes what somebody else has changed in them.
+fn pace(operator: &Operator, cluster: &KeyValueCluster, seen: &mut Seen) {
+    let memory = operator.remember(cluster, |memory| *memory);
+    seen.observed.published_just_now = memory.published.is_some_and(|at| at.elapsed() < BEAT);
+    let due = memory.refreshed.is_none_or(|at| at.elapsed() >= operator.resync);
+    if due {
+        seen.observed.objects = Objects::Differ;
+    }
+}
+
+/// Remembers and tells what was done.
+async fn note(
+    operator: &Operator,
+    cluster: &KeyValueCluster,
+    seen: &Seen,
+    action: &plan::Action,
+    applied: &Applied,
+) {
+    let now = Instant::now();
+    operator.remember(cluster, |memory| {
+        if applied.ring.is_some() {
+            memory.published = Some(now);
+        }
+        if matches!(action, plan::Action::ApplyObjects { .. }) {
+            memory.refreshed = Some(now);
+        }
+    });
+    tracing::debug!(cluster = cluster.name_any(), action = action.code(), "did");
+    for event in events::of_action(action, &seen.observed, &cluster.name_any()) {
+        operator.tell(cluster, &event).await;
+    }
+}
+
+/// Writes the status, if it is another than before, and tells of what only a person can mend.
+async fn report(
+    operator: &Operator,
+    cluster: &KeyValueCluster,
+    seen: &Seen,
+    plan: &Plan,
+    invalid: Option<&Invalid>,
+    applied: &Result<Applied, ApplyError>,
+) -> Result<(), RoundError> {
+    let failed = applied.as_ref().err().map(ToString::to_string);
+    let published = applied.as_ref().ok().and_then(|applied| applied.ring.as_deref());
+    let now = status(&Round {
+        cluster,
+        observed: &seen.observed,
+        invalid,
+        plan,
+        failed: failed.as_deref(),
+        ring: published.or(seen.observed.ring()),
+        now: Timestamp::now(),
+    });
+    operator.metrics.found(&labels(cluster), &now, &plan.waiting);
+    if let Some(invalid) = invalid {
+        let event = events::blocked("SpecRefused", invalid.to_string());
+        operator.publish(&operator.recorder, cluster, &event).await;
+    }
+    for reason in plan.waiting.iter().filter(|reason| reason.needs_help()) {
+        let event = events::blocked(reason.code(), reason.to_string());
+        operator.publish(&operator.recorder, cluster, &event).await;
+    }
+    if cluster.status.as_ref() == Some(&now) {
+        return Ok(());
+    }
+    write_status(operator, cluster, &now).await.map_err(RoundError::Status)
+}
+
+async fn write_status(
+    operator: &Operator,
+    cluster: &KeyValueCluster,
+    status: &KeyValueClusterStatus,
+) -> Result<(), kube::Error> {
+    let api: Api<KeyValueCluster> =
+        Api::namespaced(operator.client.clone(), &cluster.namespace().unwrap_or_default());
+    let patch = serde_json::json!({
+        "apiVersion": KeyValueCluster::api_version(&()),
+        "kind": KeyValueCluster::kind(&()),
+        "metadata": {"name": cluster.name_any(), "uid": cluster.uid()},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch_status(&cluster.name_any(), &parameters, &Patch::Apply(patch)).await.map(|_| ())
+}

@@ -1,0 +1,192 @@
+//! Observes a cluster: its objects, its pods, and what every node says of itself. Everything is read live.
+
+mod answers;
+mod objects;
+
+pub use answers::{answer, ask};
+
+use crate::build::{self, BUILT_FROM, Built};
+use crate::crd::KeyValueCluster;
+use crate::nodes::NodeClient;
+use crate::plan::{Objects, Observed, StoredRing};
+use dynamo::ring;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// A read that failed; nothing was changed, and nothing follows from it.
+#[derive(Debug, thiserror::Error)]
+#[error("reading {what} failed: {source}")]
+pub struct ObserveError {
+    /// What was read.
+    pub what: &'static str,
+    /// Why it failed.
+    #[source]
+    pub source: kube::Error,
+}
+
+/// What was observed, for the planner and for what follows it.
+#[derive(Debug)]
+pub struct Seen {
+    /// For the planner.
+    pub observed: Observed,
+    /// The `StatefulSet` as it is.
+    pub stateful_set: Option<StatefulSet>,
+    /// Fingerprints found on the objects that are built from the spec, by name of the kind and object.
+    found: BTreeMap<(&'static str, String), Option<String>>,
+}
+
+impl Seen {
+    /// Size in the claim template of the `StatefulSet`, which cannot be changed.
+    #[must_use]
+    pub fn claim_size(&self) -> Option<Quantity> {
+        let templates = self.stateful_set.as_ref()?.spec.as_ref()?.volume_claim_templates.as_ref()?;
+        let requests = templates.first()?.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        requests.get("storage").cloned()
+    }
+
+    /// Compares what is with what would be built. A policy that is no longer wanted differs as well.
+    pub fn compare(&mut self, built: &Built) {
+        let wanted = built.fingerprints();
+        let same = wanted.len() == self.found.len()
+            && wanted.iter().all(|(key, value)| self.found.get(key).is_some_and(|found| *found == *value));
+        self.observed.objects = if same { Objects::Current } else { Objects::Differ };
+    }
+}
+
+/// Reads everything that the planner decides from.
+///
+/// # Errors
+/// [`ObserveError`] when the API server did not answer. A node that does not answer is no error but an observation.
+pub async fn observe(
+    client: &Client,
+    nodes: &dyn NodeClient,
+    cluster: &KeyValueCluster,
+) -> Result<Seen, ObserveError> {
+    let name = cluster.name_any();
+    let namespace = cluster.namespace().unwrap_or_default();
+    let known_epoch = known_epoch(cluster);
+    let of_cluster = ListParams::default().labels(&build::selector_text(&name));
+
+    let stateful_sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
+    let ring_name = build::ring_config_map_name(&name);
+    let (stateful_set, config_map, pods, claims, mut found) = tokio::try_join!(
+        async { stateful_sets.get_opt(&name).await.map_err(failed("the StatefulSet")) },
+        async { config_maps.get_opt(&ring_name).await.map_err(failed("the ring's ConfigMap")) },
+        async { pods.list(&of_cluster).await.map_err(failed("pods")) },
+        async { claims.list(&of_cluster).await.map_err(failed("volume claims")) },
+        found(client, &namespace, &name),
+    )?;
+    let zones = zones(client, cluster, &pods.items).await?;
+
+    let stored = stored(cluster, config_map.as_ref());
+    let mut seen_pods: Vec<_> = pods.items.iter().filter_map(|pod| objects::pod(&name, pod, &zones)).collect();
+    seen_pods.sort_by_key(|pod| pod.ordinal);
+    answers::ask_all(nodes, &mut seen_pods, &stored, known_epoch).await;
+    let mut volumes: Vec<_> = claims.items.iter().filter_map(|claim| objects::volume(&name, claim)).collect();
+    volumes.sort_by_key(|volume| volume.ordinal);
+
+    if let Some(stateful_set) = &stateful_set {
+        let fingerprint = stateful_set.annotations().get(BUILT_FROM).cloned();
+        found.insert(("StatefulSet", name.clone()), fingerprint);
+    }
+    let observed = Observed {
+        objects: Objects::Differ,
+        workload: stateful_set.as_ref().map(objects::workload),
+        pods: seen_pods,
+        volumes,
+        stored,
+        known_epoch,
+        published_just_now: false,
+    };
+    Ok(Seen { observed, stateful_set, found })
+}
+
+/// Epoch in the resource's own status.
+fn known_epoch(cluster: &KeyValueCluster) -> u64 {
+    let ring = cluster.status.as_ref().and_then(|status| status.ring.as_ref());
+    ring.and_then(|ring| u64::try_from(ring.epoch).ok()).unwrap_or(0)
+}
+
+/// Fingerprints of the objects that are there, but for the `StatefulSet`.
+async fn found(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<BTreeMap<(&'static str, String), Option<String>>, ObserveError> {
+    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), namespace);
+    let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
+    let nodes = format!("{name}-nodes");
+    let (nodes, clients, budget, policy) = tokio::try_join!(
+        services.get_metadata_opt(&nodes),
+        services.get_metadata_opt(name),
+        budgets.get_metadata_opt(name),
+        policies.get_metadata_opt(name),
+    )
+    .map_err(failed("Services, PodDisruptionBudget and NetworkPolicy"))?;
+    let mut found = BTreeMap::new();
+    let mut add = |kind, object: Option<(String, Option<String>)>| {
+        if let Some((name, fingerprint)) = object {
+            found.insert((kind, name), fingerprint);
+        }
+    };
+    add("Service", nodes.map(|object| (object.name_any(), object.annotations().get(BUILT_FROM).cloned())));
+    add("Service", clients.map(|object| (object.name_any(), object.annotations().get(BUILT_FROM).cloned())));
+    add("PodDisruptionBudget", budget.map(|o| (o.name_any(), o.annotations().get(BUILT_FROM).cloned())));
+    // A policy of the same name that somebody else made is none of the operator's business.
+    let policy = policy.map(|o| (o.name_any(), o.annotations().get(BUILT_FROM).cloned()));
+    add("NetworkPolicy", policy.filter(|(_, fingerprint)| fingerprint.is_some()));
+    Ok(found)
+}
+
+/// Zone of each host that runs a pod of the cluster; empty when zones do not matter.
+async fn zones(
+    client: &Client,
+    cluster: &KeyValueCluster,
+    pods: &[Pod],
+) -> Result<BTreeMap<String, String>, ObserveError> {
+    let Some(zones) = &cluster.spec.zones else {
+        return Ok(BTreeMap::new());
+    };
+    let api: Api<Node> = Api::all(client.clone());
+    let host = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let hosts: std::collections::BTreeSet<String> = pods.iter().filter_map(host).collect();
+    let read = hosts.iter().map(|host| api.get_metadata_opt(host));
+    let read = futures::future::try_join_all(read).await.map_err(failed("Nodes"))?;
+    let zone = |host: String, node: Option<kube::core::PartialObjectMeta<Node>>| {
+        Some((host, node?.labels().get(&zones.topology_key)?.clone()))
+    };
+    Ok(hosts.into_iter().zip(read).filter_map(|(host, node)| zone(host, node)).collect())
+}
+
+fn stored(cluster: &KeyValueCluster, config_map: Option<&ConfigMap>) -> StoredRing {
+    let Some(config_map) = config_map else {
+        return StoredRing::Missing;
+    };
+    let resource_version = config_map.resource_version().unwrap_or_default();
+    let text = config_map.data.as_ref().and_then(|data| data.get(build::RING_KEY));
+    let uid = cluster.uid().and_then(|uid| Uuid::parse_str(&uid).ok());
+    let why = match text.map(|text| ring::from_json(text.as_bytes())) {
+        Some(Ok(ring)) if Some(ring.cluster) == uid => {
+            return StoredRing::Held { ring: Box::new(ring), resource_version };
+        }
+        Some(Ok(ring)) => format!("it holds the ring of cluster {}", ring.cluster),
+        Some(Err(error)) => error.to_string(),
+        None => format!("it has no key {}", build::RING_KEY),
+    };
+    StoredRing::Damaged { resource_version, why }
+}
+
+fn failed(what: &'static str) -> impl Fn(kube::Error) -> ObserveError {
+    move |source| ObserveError { what, source }
+}
