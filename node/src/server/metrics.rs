@@ -160,7 +160,7 @@ impl Collector for FrontMetrics {
         for (labels, operation) in self.operations() {
             let bounds = BUCKET_MICROS.iter().map(|&micros| Duration::from_micros(micros).as_secs_f64());
             let counts = operation.buckets.iter().map(|bucket| bucket.load(Relaxed));
-            let buckets: Vec<(f64, u64)> = bounds.chain([f64::MAX]).zip(counts).collect();
+            let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(counts).collect();
             let count = buckets.iter().map(|(_, count)| count).sum();
             let seconds = Duration::from_micros(operation.micros.load(Relaxed)).as_secs_f64();
             family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)?;

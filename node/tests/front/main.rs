@@ -1,5 +1,7 @@
 //! The front ends over a store in memory: what clients send on a socket, and what they get.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod grpc;
 mod http;
 mod memory;

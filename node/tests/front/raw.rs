@@ -3,7 +3,8 @@
 use crate::memory::{Memory, Served, serve};
 use annulus_node::config::Limits;
 use annulus_node::coordinator::{Causality, RequestError, Write};
-use dynamo::object::Payload;
+use dynamo::hlc::Hlc;
+use dynamo::object::{Payload, Value};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -317,6 +318,25 @@ async fn a_set_that_comes_between_the_two_steps_of_an_expire_is_kept() {
 }
 
 #[tokio::test]
+async fn of_concurrent_values_the_last_writer_s_is_shown_and_a_set_replaces_them_all() {
+    let (served, mut connection) = connect(Limits::default()).await;
+    let value = |text: &'static str, timestamp| Value {
+        timestamp: Hlc(timestamp),
+        expires_at_ms: None,
+        payload: Payload::Bytes(text.into()),
+    };
+    served.store.put_blind(b"a", value("later", 20), 8);
+    served.store.put_blind(b"a", value("earlier", 10), 9);
+    exchange(&mut connection, b"GET a\r\n", "$5\r\nlater\r\n").await;
+    // A delete that is later still wins over both.
+    served.store.put_blind(b"a", Value { payload: Payload::Tombstone, ..value("", 30) }, 10);
+    exchange(&mut connection, b"GET a\r\nEXISTS a\r\n", "$-1\r\n:0\r\n").await;
+    assert_eq!(served.store.object(b"a").sibling_count(), 3);
+    exchange(&mut connection, b"SET a 1\r\nGET a\r\n", "+OK\r\n$1\r\n1\r\n").await;
+    assert_eq!(served.store.object(b"a").sibling_count(), 1);
+}
+
+#[tokio::test]
 async fn the_cluster_as_redis_cluster_clients_read_it() {
     let (served, mut connection) = connect(Limits::default()).await;
     let one = "0000000000000000000000000000000100000000";
@@ -332,13 +352,13 @@ async fn the_cluster_as_redis_cluster_clients_read_it() {
     let mut connection = TcpStream::connect(served.address).await.unwrap();
     exchange(&mut connection, b"CLUSTER MYID\r\n", &format!("$40\r\n{one}\r\n")).await;
     exchange(&mut connection, b"CLUSTER KEYSLOT foo{bar}baz\r\n", ":5061\r\n").await;
-    exchange(&mut connection, b"CLUSTER INFO\r\n", "$224\r\ncluster_state:ok\r\ncluster_slots_assigned:16384\r\n")
+    exchange(&mut connection, b"CLUSTER INFO\r\n", "$201\r\ncluster_state:ok\r\ncluster_slots_assigned:16384\r\n")
         .await;
     // A member that cannot be reached leads no slots, and follows in none.
     *served.store.unreachable.lock().unwrap() = vec!["demo-0".into()];
     let mut connection = TcpStream::connect(served.address).await.unwrap();
     let expected =
-        format!("*64\r\n*4\r\n:0\r\n:255\r\n*4\r\n$11\r\nnode-1.demo\r\n:6379\r\n$40\r\n{two}\r\n*0\r\n");
+        format!("*43\r\n*4\r\n:0\r\n:511\r\n*4\r\n$11\r\nnode-1.demo\r\n:6379\r\n$40\r\n{two}\r\n*0\r\n");
     exchange(&mut connection, b"CLUSTER SLOTS\r\n", &expected).await;
     served.store.without_ring.store(true, SeqCst);
     let mut connection = TcpStream::connect(served.address).await.unwrap();

@@ -225,7 +225,7 @@ fn state<K: KeyValue>(server: &Server<K>) -> String {
 }
 
 /// Redis names nodes by 40 hexadecimal digits; an incarnation has 32.
-fn node_id(incarnation: Uuid) -> String {
+pub(super) fn node_id(incarnation: Uuid) -> String {
     format!("{}00000000", incarnation.simple())
 }
 

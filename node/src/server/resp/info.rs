@@ -1,6 +1,6 @@
 //! INFO: this node, in the sections that tools for Redis read, and one of its own.
 
-use super::cluster::host_and_port;
+use super::cluster::{host_and_port, node_id};
 use super::connection::REDIS_VERSION;
 use super::reply::Reply;
 use super::server::Server;
@@ -31,80 +31,87 @@ pub(super) fn answer<K: KeyValue>(server: &Server<K>, wanted: &[Bytes]) -> Reply
     Reply::Verbatim(text)
 }
 
-type Section = (&'static str, Vec<(&'static str, String)>);
+type Fields = Vec<(&'static str, String)>;
 
-fn sections<K: KeyValue>(server: &Server<K>, overview: &Overview) -> Vec<Section> {
-    let Server { store, metrics, clients, .. } = server;
-    let uptime = store.now_ms().saturating_sub(server.started_ms) / 1000;
-    let limits = store.limits();
-    let id = overview.incarnation.simple();
+fn sections<K: KeyValue>(server: &Server<K>, overview: &Overview) -> Vec<(&'static str, Fields)> {
     vec![
-        (
-            "Server",
-            vec![
-                ("redis_version", REDIS_VERSION.to_owned()),
-                ("server_name", String::from("annulus")),
-                ("annulus_version", env!("CARGO_PKG_VERSION").to_owned()),
-                ("redis_mode", String::from("cluster")),
-                ("os", std::env::consts::OS.to_owned()),
-                ("arch_bits", usize::BITS.to_string()),
-                ("process_id", std::process::id().to_string()),
-                ("run_id", format!("{id}00000000")),
-                ("tcp_port", port(server, overview).to_string()),
-                ("uptime_in_seconds", uptime.to_string()),
-                ("uptime_in_days", (uptime / 86_400).to_string()),
-            ],
-        ),
-        (
-            "Clients",
-            vec![
-                ("connected_clients", clients.count().to_string()),
-                ("maxclients", limits.connections_max.to_string()),
-                ("blocked_clients", String::from("0")),
-            ],
-        ),
-        (
-            "Memory",
-            vec![
-                ("used_memory", resident_bytes().unwrap_or(0).to_string()),
-                ("used_memory_rss", resident_bytes().unwrap_or(0).to_string()),
-                ("maxmemory", String::from("0")),
-                ("maxmemory_policy", String::from("noeviction")),
-            ],
-        ),
-        (
-            "Persistence",
-            vec![
-                ("loading", u8::from(store.ring().is_none()).to_string()),
-                ("aof_enabled", String::from("1")),
-                ("aof_last_write_status", String::from("ok")),
-                ("rdb_bgsave_in_progress", String::from("0")),
-            ],
-        ),
-        (
-            "Stats",
-            vec![
-                ("total_connections_received", metrics.accepted.load(Relaxed).to_string()),
-                ("total_commands_processed", metrics.commands().to_string()),
-                ("total_net_input_bytes", metrics.bytes_in.load(Relaxed).to_string()),
-                ("total_net_output_bytes", metrics.bytes_out.load(Relaxed).to_string()),
-                ("rejected_connections", metrics.turned_away.load(Relaxed).to_string()),
-            ],
-        ),
-        (
-            "Replication",
-            vec![
-                // There is no leader: every node takes writes, which is what clients mean by master.
-                ("role", String::from("master")),
-                ("connected_slaves", String::from("0")),
-                ("master_replid", format!("{id}00000000")),
-                ("master_repl_offset", String::from("0")),
-            ],
-        ),
+        ("Server", identity(server, overview)),
+        ("Clients", clients(server)),
+        ("Memory", memory()),
+        ("Persistence", persistence(server)),
+        ("Stats", counters(server)),
+        ("Replication", replication(overview)),
         ("CPU", processor_seconds()),
         ("Cluster", vec![("cluster_enabled", String::from("1"))]),
         ("Annulus", annulus(overview)),
         ("Keyspace", keyspace(overview)),
+    ]
+}
+
+fn identity<K: KeyValue>(server: &Server<K>, overview: &Overview) -> Fields {
+    let uptime_seconds = server.store.now_ms().saturating_sub(server.started_ms) / 1000;
+    vec![
+        ("redis_version", REDIS_VERSION.to_owned()),
+        ("server_name", String::from("annulus")),
+        ("annulus_version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("redis_mode", String::from("cluster")),
+        ("os", std::env::consts::OS.to_owned()),
+        ("arch_bits", usize::BITS.to_string()),
+        ("process_id", std::process::id().to_string()),
+        ("run_id", node_id(overview.incarnation)),
+        ("tcp_port", port(server, overview).to_string()),
+        ("uptime_in_seconds", uptime_seconds.to_string()),
+        ("uptime_in_days", (uptime_seconds / 86_400).to_string()),
+    ]
+}
+
+fn clients<K: KeyValue>(server: &Server<K>) -> Fields {
+    vec![
+        ("connected_clients", server.clients.count().to_string()),
+        ("maxclients", server.store.limits().connections_max.to_string()),
+        // No command waits for another client.
+        ("blocked_clients", String::from("0")),
+    ]
+}
+
+fn memory() -> Fields {
+    let resident_bytes = resident_bytes().unwrap_or(0).to_string();
+    vec![
+        ("used_memory", resident_bytes.clone()),
+        ("used_memory_rss", resident_bytes),
+        // The data is on disk: there is no limit at which keys would be evicted.
+        ("maxmemory", String::from("0")),
+        ("maxmemory_policy", String::from("noeviction")),
+    ]
+}
+
+fn persistence<K: KeyValue>(server: &Server<K>) -> Fields {
+    vec![
+        ("loading", u8::from(server.store.ring().is_none()).to_string()),
+        // Every write is on disk before it is answered, and there are no snapshots.
+        ("aof_enabled", String::from("1")),
+        ("rdb_bgsave_in_progress", String::from("0")),
+    ]
+}
+
+fn counters<K: KeyValue>(server: &Server<K>) -> Fields {
+    let metrics = &server.metrics;
+    vec![
+        ("total_connections_received", metrics.accepted.load(Relaxed).to_string()),
+        ("total_commands_processed", metrics.commands().to_string()),
+        ("total_net_input_bytes", metrics.bytes_in.load(Relaxed).to_string()),
+        ("total_net_output_bytes", metrics.bytes_out.load(Relaxed).to_string()),
+        ("rejected_connections", metrics.turned_away.load(Relaxed).to_string()),
+    ]
+}
+
+/// There is no leader: every node takes writes, which is what clients mean by master, and none follows another.
+fn replication(overview: &Overview) -> Fields {
+    vec![
+        ("role", String::from("master")),
+        ("connected_slaves", String::from("0")),
+        ("master_replid", node_id(overview.incarnation)),
+        ("master_repl_offset", String::from("0")),
     ]
 }
 
@@ -115,7 +122,7 @@ fn port<K: KeyValue>(server: &Server<K>, overview: &Overview) -> u16 {
     member.map_or(6379, |member| host_and_port(&member.client_address).1)
 }
 
-fn annulus(overview: &Overview) -> Vec<(&'static str, String)> {
+fn annulus(overview: &Overview) -> Fields {
     vec![
         ("annulus_name", overview.name.clone()),
         ("annulus_incarnation", overview.incarnation.to_string()),
@@ -135,7 +142,7 @@ fn annulus(overview: &Overview) -> Vec<(&'static str, String)> {
 
 /// Keys that this node stores, as a replica or as an owner: as a node of Redis Cluster, it tells of itself. DBSIZE
 /// counts the cluster.
-fn keyspace(overview: &Overview) -> Vec<(&'static str, String)> {
+fn keyspace(overview: &Overview) -> Fields {
     if overview.keys == 0 {
         return Vec::new();
     }
@@ -150,7 +157,7 @@ fn resident_bytes() -> Option<u64> {
 }
 
 /// Processor time of this process, where the system tells.
-fn processor_seconds() -> Vec<(&'static str, String)> {
+fn processor_seconds() -> Fields {
     const TICKS_A_SECOND: f64 = 100.0;
     let Ok(status) = std::fs::read_to_string("/proc/self/stat") else { return Vec::new() };
     // The second field is a name in parentheses that may hold spaces; those wanted are the 14th and 15th.
