@@ -26,8 +26,6 @@ main() {
   done
   "$checkout/tests/cluster/tools.sh" images
   mkdir -p "$images"
-  exec 8>"$images/.lock"
-  flock 8
   # Not local: the trap that removes it runs after main is left.
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
@@ -95,19 +93,23 @@ key_of() {
   } | sha256sum | cut -d' ' -f1
 }
 
+current() { [[ -f $images/$1.tar && $(cat "$images/$1.key" 2>/dev/null) == "$2" ]]; }
+
+# Only who writes takes the lock, so an unchanged image never waits for another.
 archive() {
   local tag key
   tag=$(tag_of "$1")
   key=$(key_of "$1")
-  if [[ -f $images/$1.tar && $(cat "$images/$1.key" 2>/dev/null) == "$key" ]]; then
-    return
-  fi
+  current "$1" "$key" && return
+  exec 8>"$images/.lock"
+  flock 8
   rm -f "$images/$1.key"
   bare_buildah build --isolation chroot --layers=false --timestamp 0 --quiet --tag "$tag" "$work/$1" >/dev/null
   bare_buildah push --quiet "$tag" "docker-archive:$work/$1.tar:$tag"
   mv "$work/$1.tar" "$images/$1.tar.new"
   mv "$images/$1.tar.new" "$images/$1.tar"
   echo "$key" >"$images/$1.key"
+  exec 8>&-
   say "built $tag: $images/$1.tar, $(du -h --apparent-size "$images/$1.tar" | cut -f1)"
 }
 

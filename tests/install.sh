@@ -12,14 +12,11 @@ target=$("$folder/cluster/target.sh" --up)
 eval "$target"
 "$checkout/images/load.sh" >&2
 
-# A chart's crds folder is applied by `helm install` alone; `kubectl apply` keeps an upgrade current too.
-$IN kubectl apply --server-side --force-conflicts -f "$checkout/crds" >&2
-pull=IfNotPresent
 $IN helm upgrade --install annulus "$checkout/charts/annulus" --namespace "$namespace" --create-namespace \
-  --set image.repository=localhost/annulus-operator --set image.tag=dev --set image.pullPolicy=$pull \
+  --set image.repository=localhost/annulus-operator --set image.tag=dev --set image.pullPolicy=IfNotPresent \
   --set nodeImage.repository=localhost/annulus-node --set nodeImage.tag=dev \
   --wait --timeout 180s >&2
 # The tag does not change with the program: an operator that ran before must be the one just built.
-$IN kubectl -n "$namespace" rollout restart deployment -l app.kubernetes.io/name=annulus >&2
-$IN kubectl -n "$namespace" rollout status deployment -l app.kubernetes.io/name=annulus --timeout=180s >&2
+$IN kubectl -n "$namespace" rollout restart deployment -l app.kubernetes.io/name=annulus-operator >&2
+$IN kubectl -n "$namespace" rollout status deployment -l app.kubernetes.io/name=annulus-operator --timeout=180s >&2
 printf '%s\n' "$target"

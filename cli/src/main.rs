@@ -1,2 +1,70 @@
-//! Binary.
-fn main() {}
+//! `kubectl annulus`: what a cluster's ring looks like, what moves, and what waits.
+//!
+//! Put on the PATH as `kubectl-annulus`, it is a kubectl plugin. It reads the resource and the ring document through the
+//! API server, with the caller's own rights.
+
+mod cluster;
+mod show;
+
+use clap::{Parser, Subcommand};
+use cluster::Source;
+use std::time::Duration;
+
+/// Shows Annulus clusters.
+#[derive(Parser)]
+#[command(name = "kubectl-annulus", bin_name = "kubectl annulus", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Namespace of the cluster; the context's if absent.
+    #[arg(short, long, global = true)]
+    namespace: Option<String>,
+    /// Show again every second, until interrupted.
+    #[arg(short, long, global = true)]
+    watch: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// How the cluster is, and what waits for what.
+    Status {
+        /// Name of the KeyValueCluster.
+        name: String,
+    },
+    /// The members and how many partitions each owns and holds.
+    Ring {
+        /// Name of the KeyValueCluster.
+        name: String,
+    },
+    /// Partitions that move now, from which members to which.
+    Moves {
+        /// Name of the KeyValueCluster.
+        name: String,
+    },
+    /// Where a key lives: its slot, partition, preference list and fallbacks.
+    Where {
+        /// Name of the KeyValueCluster.
+        name: String,
+        /// The key.
+        key: String,
+    },
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let source = Source::connect(arguments.namespace).await?;
+    loop {
+        let text = match &arguments.command {
+            Command::Status { name } => show::status(&source.resource(name).await?),
+            Command::Ring { name } => show::ring(&source.ring(name).await?),
+            Command::Moves { name } => show::moves(&source.ring(name).await?),
+            Command::Where { name, key } => show::whereabouts(source.ring(name).await?, key)?,
+        };
+        println!("{text}");
+        if !arguments.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}

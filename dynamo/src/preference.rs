@@ -56,11 +56,7 @@ pub fn preference_lists(
 
 /// The members that may stand in for an unreachable replica of partition `p`, nearest first: every member of the
 /// walk that is not in `preference`, once.
-pub fn fallbacks(
-    owners: &[MemberIndex],
-    p: u32,
-    preference: &[MemberIndex],
-) -> impl Iterator<Item = MemberIndex> {
+pub fn fallbacks(owners: &[MemberIndex], p: u32, preference: &[MemberIndex]) -> impl Iterator<Item = MemberIndex> {
     let mut met: BTreeSet<MemberIndex> = preference.iter().copied().collect();
     clockwise(owners, p).filter(move |&owner| met.insert(owner))
 }
@@ -99,12 +95,7 @@ impl Rule {
             rounds += 1;
         }
         let extras = n - taken(rounds);
-        Self {
-            n,
-            zone,
-            rounds,
-            extras,
-        }
+        Self { n, zone, rounds, extras }
     }
 
     /// Walks from `p` and puts the list into `list`. Returns how many partitions the walk had to look at.
@@ -122,10 +113,7 @@ impl Rule {
                 continue;
             }
             let zone = self.zone[owner as usize];
-            let met = list
-                .iter()
-                .filter(|&&id| self.zone[id as usize] == zone)
-                .count();
+            let met = list.iter().filter(|&&id| self.zone[id as usize] == zone).count();
             if met > self.rounds || (met == self.rounds && extras == 0) {
                 continue;
             }
@@ -143,11 +131,7 @@ impl Rule {
 /// each member and the number of zones.
 pub(crate) fn number_zones(zones: &[Zone]) -> (Vec<usize>, usize) {
     let known: BTreeSet<u16> = zones.iter().copied().flatten().collect();
-    let numbers: BTreeMap<u16, usize> = known
-        .iter()
-        .enumerate()
-        .map(|(number, &zone)| (zone, number))
-        .collect();
+    let numbers: BTreeMap<u16, usize> = known.iter().enumerate().map(|(number, &zone)| (zone, number)).collect();
     let mut next = numbers.len();
     let mut number = |zone: &Zone| match zone {
         Some(zone) => numbers[zone],
@@ -169,31 +153,19 @@ struct Walk {
 
 impl Walk {
     fn new(owners: &[MemberIndex], n: usize, zone_of: &dyn Fn(MemberIndex) -> Zone) -> Self {
-        let members: Vec<MemberIndex> = owners
-            .iter()
-            .copied()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
+        let members: Vec<MemberIndex> = owners.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let zones: Vec<Zone> = members.iter().map(|&member| zone_of(member)).collect();
         let id = |owner: &MemberIndex| members.binary_search(owner).map_or(UNOWNED, |id| id as Id);
         let owners = owners.iter().map(id).collect();
-        Self {
-            rule: Rule::new(&zones, &|_| true, n),
-            members,
-            owners,
-        }
+        Self { rule: Rule::new(&zones, &|_| true, n), members, owners }
     }
 
     fn list(&self, p: u32) -> Vec<MemberIndex> {
         let mut list = Vec::with_capacity(self.rule.n);
         if self.rule.n > 0 {
-            self.rule
-                .walk(&self.owners, p as usize % self.owners.len(), &mut list);
+            self.rule.walk(&self.owners, p as usize % self.owners.len(), &mut list);
         }
-        list.into_iter()
-            .map(|id| self.members[id as usize])
-            .collect()
+        list.into_iter().map(|id| self.members[id as usize]).collect()
     }
 }
 

@@ -14,9 +14,7 @@ use std::hash::Hasher;
 use std::str::FromStr;
 
 /// Position on the ring; positions are ordered clockwise and wrap round after `u64::MAX`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Token(pub u64);
 
@@ -83,11 +81,7 @@ impl PartitionCount {
     /// [`PartitionCountError`] unless it is a power of two between 16 and 16384.
     pub fn new(count: u32) -> Result<Self, PartitionCountError> {
         let possible = count.is_power_of_two() && (16..=u32::from(SLOTS)).contains(&count);
-        if possible {
-            Ok(Self(count))
-        } else {
-            Err(PartitionCountError(count))
-        }
+        if possible { Ok(Self(count)) } else { Err(PartitionCountError(count)) }
     }
 
     /// The number.

@@ -89,7 +89,10 @@ fn begun(ring: &Ring, wish: &Wish) -> (Ring, Nodes) {
     let mut nodes = Nodes::default();
     nodes.everyone_follows(ring);
     let named = published(nodes.advance(ring, wish));
-    assert!(named.partitions.iter().all(|placement| placement.also.is_none()), "nobody has met the joining members");
+    assert!(
+        named.partitions.iter().all(|placement| placement.also.is_none()),
+        "nobody has met the joining members"
+    );
     nodes.everyone_follows(&named);
     (published(nodes.advance(&named, wish)), nodes)
 }

@@ -207,7 +207,7 @@ async fn serve(
         async move { done.cancelled().await }
     }));
     let web = tokio::spawn(server::http::serve(http, coordinator.clone(), metrics.clone(), clients_done.clone()));
-    let rpc = tokio::spawn(server::grpc::serve(grpc, coordinator.clone(), shutdown.clone()));
+    let rpc = tokio::spawn(server::grpc::serve(grpc, coordinator.clone(), metrics.clone(), shutdown.clone()));
     let clients = server::resp::serve(resp, coordinator.clone(), metrics, shutdown.clone());
     let result = tokio::select! {
         () = clients => Ok(()),

@@ -76,9 +76,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let overlays = node::overlays();
     let committer = {
         let overlays = overlays.clone();
-        Committer::start(engine.clone(), &limits, move |changes, _| {
-            overlays.data.committed(changes);
-            overlays.hints.committed(changes);
+        Committer::start(engine.clone(), &limits, move |changes, stored| {
+            overlays.data.committed(changes, stored.is_ok());
+            overlays.hints.committed(changes, stored.is_ok());
         })
         .context("starting the committer")?
     };

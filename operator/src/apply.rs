@@ -178,7 +178,9 @@ impl Hands<'_> {
     async fn prove_again(&self, ring: &Ring, proof: &Proof) -> Result<(), NoProof> {
         let pod = self.seen.observed.pods.iter().find(|pod| pod.name == proof.pod());
         let ip = pod.and_then(|pod| pod.ip).ok_or(NoProof::NoAnswer)?;
-        let Observation::Answer(answer) = ask(self.nodes, ip).await else { return Err(NoProof::NoAnswer) };
+        let Observation::Answer(answer) = ask(self.nodes, ip).await else {
+            return Err(NoProof::NoAnswer);
+        };
         let member = ring.member_by_incarnation(proof.incarnation()).ok_or(NoProof::OtherIncarnation)?;
         prove(ring, member, Some(&answer)).map(|_| ())
     }

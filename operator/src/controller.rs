@@ -114,7 +114,9 @@ impl Operator {
                 match round {
                     Ok((cluster, _)) => tracing::trace!(%cluster, "round done"),
                     // Deleted while a round was waiting for its turn.
-                    Err(controller::Error::ObjectNotFound(cluster)) => tracing::debug!(%cluster, "gone"),
+                    Err(controller::Error::ObjectNotFound(cluster)) => {
+                        tracing::debug!(%cluster, "gone")
+                    }
                     Err(controller::Error::ReconcilerFailed(error, cluster)) => {
                         tracing::warn!(%cluster, %error, "round failed");
                     }
@@ -195,8 +197,7 @@ async fn round(operator: &Operator, cluster: &KeyValueCluster) -> Result<Action,
         Ok(desired) => plan::plan(desired, &seen.observed, HashKey(rand::random())),
         Err(_) => Plan::default(),
     };
-    let hands =
-        Hands { client: &operator.client, nodes: &*operator.nodes, cluster, seen: &seen, built: &built };
+    let hands = Hands { client: &operator.client, nodes: &*operator.nodes, cluster, seen: &seen, built: &built };
     let applied = match desired.as_ref().is_ok_and(|desired| !desired.paused) {
         true => hands.apply(&plan).await,
         false => Ok(Applied::default()),
@@ -265,18 +266,25 @@ async fn report(
         now: Timestamp::now(),
     });
     operator.metrics.found(&labels(cluster), &now, &plan.waiting);
-    if let Some(invalid) = invalid {
-        let event = events::blocked("SpecRefused", invalid.to_string());
-        operator.publish(&operator.recorder, cluster, &event).await;
-    }
-    for reason in plan.waiting.iter().filter(|reason| reason.needs_help()) {
-        let event = events::blocked(reason.code(), reason.to_string());
+    for event in news(cluster, plan, invalid) {
         operator.publish(&operator.recorder, cluster, &event).await;
     }
     if cluster.status.as_ref() == Some(&now) {
         return Ok(());
     }
     write_status(operator, cluster, &now).await.map_err(RoundError::Status)
+}
+
+/// What only a person can mend, as far as the last status does not say it already.
+fn news(cluster: &KeyValueCluster, plan: &Plan, invalid: Option<&Invalid>) -> Vec<Event> {
+    let before = cluster.status.clone().unwrap_or_default();
+    let refused = invalid.map(ToString::to_string);
+    let known = |note: &String| before.conditions.iter().any(|condition| condition.message == *note);
+    let refused = refused.filter(|note| !known(note)).map(|note| events::blocked("SpecRefused", note));
+    let helpless = plan.waiting.iter().filter(|reason| reason.needs_help());
+    let helpless = helpless.map(|reason| (reason.code(), reason.to_string()));
+    let helpless = helpless.filter(|(_, note)| !before.waiting.contains(note));
+    refused.into_iter().chain(helpless.map(|(code, note)| events::blocked(code, note))).collect()
 }
 
 async fn write_status(

@@ -10,7 +10,11 @@ pub fn of_action(action: &Action, observed: &Observed, cluster: &str) -> Vec<Eve
     match action {
         Action::ApplyObjects { replicas, .. } => {
             let found = observed.workload.as_ref().map(|workload| workload.replicas);
-            found.filter(|found| found < replicas).map(|found| put_back(cluster, found, *replicas)).into_iter().collect()
+            found
+                .filter(|found| found < replicas)
+                .map(|found| put_back(cluster, found, *replicas))
+                .into_iter()
+                .collect()
         }
         Action::ScaleWorkload { replicas, why, .. } => vec![match why {
             Scaling::Grow => normal("Scaling", format!("the StatefulSet gets {replicas} pods")),
@@ -37,7 +41,9 @@ pub fn of_action(action: &Action, observed: &Observed, cluster: &str) -> Vec<Eve
             vec![normal("VolumeDeleted", format!("volume claim {name} of a node scaled in was deleted"))]
         }
         Action::GrowVolume { name } => vec![normal("VolumeGrown", format!("volume claim {name} asks for more"))],
-        Action::RestartPod { name, .. } => vec![normal("RolloutStep", format!("{name} restarts as now described"))],
+        Action::RestartPod { name, .. } => {
+            vec![normal("RolloutStep", format!("{name} restarts as now described"))]
+        }
     }
 }
 

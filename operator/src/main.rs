@@ -5,11 +5,13 @@ use annulus_operator::build::Defaults;
 use annulus_operator::controller::Operator;
 use annulus_operator::http::{self, Pages};
 use annulus_operator::leader::Leadership;
+use annulus_operator::metrics::Metrics;
 use annulus_operator::nodes::GrpcNodes;
 use annulus_operator::{check, crd};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube::Client;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -117,12 +119,24 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), kubernetes = version.git_version, "operator starts");
     pages.ready.store(true, Ordering::Relaxed);
 
+    act(run, client, &pages.metrics, stopped).await?;
+    serving.await.context("the HTTP server failed")?.context("the HTTP server failed")?;
+    tracing::info!("operator stops");
+    Ok(())
+}
+
+/// Contends for the lease and, once it is held, looks after clusters until `stopped` is done.
+async fn act<S>(run: Run, client: Client, metrics: &Arc<Metrics>, stopped: impl Fn() -> S) -> anyhow::Result<()>
+where
+    S: Future<Output = ()> + Send + Sync + 'static,
+{
     let own_namespace = client.default_namespace().to_owned();
-    let lease_namespace = present(run.lease_namespace).unwrap_or_else(|| own_namespace.clone());
-    let identity = present(std::env::var("POD_NAME").ok()).unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-    let leadership = Leadership::contend(client.clone(), &lease_namespace, &run.lease_name, &identity);
+    let namespace = present(run.lease_namespace).unwrap_or_else(|| own_namespace.clone());
+    let identity = present(std::env::var("POD_NAME").ok());
+    let identity = identity.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    let leadership = Leadership::contend(client.clone(), &namespace, &run.lease_name, &identity);
     let mut leadership = leadership.await.context("the lease can be neither read nor created")?;
-    tracing::info!(lease = run.lease_name, namespace = lease_namespace, identity, "waiting for the lease");
+    tracing::info!(lease = run.lease_name, namespace, identity, "waiting for the lease");
     let won = tokio::select! {
         won = leadership.won() => won,
         () = stopped() => false,
@@ -130,11 +144,10 @@ async fn operate(run: Run) -> anyhow::Result<()> {
     let mut lost = false;
     if won {
         tracing::info!("this operator acts");
-        pages.metrics.leads(true);
-        let defaults =
-            Defaults { node_image: present(run.node_image), operator_namespace: own_namespace.clone() };
-        let nodes = Arc::new(GrpcNodes { timeout: Duration::from_millis(run.node_timeout_ms) });
-        let mut operator = Operator::new(client, nodes, defaults, pages.metrics.clone());
+        metrics.leads(true);
+        let defaults = Defaults { node_image: present(run.node_image), operator_namespace: own_namespace };
+        let timeout = Duration::from_millis(run.node_timeout_ms);
+        let mut operator = Operator::new(client, Arc::new(GrpcNodes { timeout }), defaults, metrics.clone());
         operator.resync = Duration::from_secs(run.resync_seconds);
         operator.namespace = present(run.scope.namespace);
         let acting = Arc::new(operator).run(stopped());
@@ -143,14 +156,12 @@ async fn operate(run: Run) -> anyhow::Result<()> {
             () = acting => false,
             () = leadership.lost() => true,
         };
-        pages.metrics.leads(false);
+        metrics.leads(false);
     }
     leadership.release().await;
     if lost {
         anyhow::bail!("the lease was lost; exiting, to start over");
     }
-    serving.await.context("the HTTP server failed")?.context("the HTTP server failed")?;
-    tracing::info!("operator stops");
     Ok(())
 }
 
@@ -173,7 +184,9 @@ fn stop_on_signal(stop: watch::Sender<bool>) -> anyhow::Result<impl Future<Outpu
 fn log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube_runtime=warn"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(colours).with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().init(),

@@ -61,10 +61,7 @@ impl GrpcNodes {
         Ok(ControlClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
     }
 
-    async fn within<T>(
-        self,
-        request: impl Future<Output = Result<T, NodeError>> + Send,
-    ) -> Result<T, NodeError> {
+    async fn within<T>(self, request: impl Future<Output = Result<T, NodeError>> + Send) -> Result<T, NodeError> {
         tokio::time::timeout(self.timeout, request).await.map_err(|_| NodeError::Timeout(self.timeout))?
     }
 }

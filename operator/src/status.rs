@@ -63,7 +63,9 @@ struct Health {
 }
 
 fn health(observed: &Observed, ring: Option<&Ring>) -> Health {
-    let Some(ring) = ring else { return Health { silent: Vec::new(), without_quorum: 0 } };
+    let Some(ring) = ring else {
+        return Health { silent: Vec::new(), without_quorum: 0 };
+    };
     let answers = |incarnation| observed.answer_of(incarnation).is_some();
     let listed = |index| ring.partitions.iter().any(|placement| placement.names(index));
     let silent = ring

@@ -23,7 +23,9 @@ pub enum Invalid {
     #[error("metadata.uid {0:?} is not a UUID")]
     Uid(String),
     /// The name does not work as a name of pods and Services.
-    #[error("metadata.name {0:?} must have at most {NAME_LENGTH_MAX} characters, begin with a letter and hold only lowercase letters, digits and '-'; make the resource under another name")]
+    #[error(
+        "metadata.name {0:?} must have at most {NAME_LENGTH_MAX} characters, begin with a letter and hold only lowercase letters, digits and '-'; make the resource under another name"
+    )]
     Name(String),
     /// A number is out of its range.
     #[error("spec.{field} is {value}, and must be from {min} to {max}")]
@@ -38,7 +40,9 @@ pub enum Invalid {
         max: i64,
     },
     /// Fewer nodes than replicas of each item.
-    #[error("spec.replicas ({replicas}) must be at least spec.replicationFactor ({n}); raise replicas, or lower replicationFactor")]
+    #[error(
+        "spec.replicas ({replicas}) must be at least spec.replicationFactor ({n}); raise replicas, or lower replicationFactor"
+    )]
     TooFewReplicas {
         /// Nodes.
         replicas: i32,
@@ -149,7 +153,9 @@ fn quorums(cluster: &KeyValueCluster) -> Result<Quorums, Invalid> {
 }
 
 fn pods(cluster: &KeyValueCluster) -> Result<(), Invalid> {
-    let Some(template) = &cluster.spec.pod_template else { return Ok(()) };
+    let Some(template) = &cluster.spec.pod_template else {
+        return Ok(());
+    };
     let mut names = std::collections::BTreeSet::from([NODE_CONTAINER]);
     if let Some(taken) = template.sidecars.iter().find(|sidecar| !names.insert(&sidecar.name)) {
         return Err(Invalid::SidecarName(taken.name.clone()));

@@ -52,7 +52,7 @@ traces() {
     find /var/lib/cni -name "$cgroup-*"
     pgrep --full --list-full "$run/"
     find "$run" "$netns" -maxdepth 0
-    $alone && find /var/run/netns /var/lib/cni /var/log/containers /var/log/pods /run/containerd/s \
+    $alone && find /var/lib/kubelet /var/run/netns /var/lib/cni /var/log/containers /var/log/pods /run/containerd/s \
       -mindepth 1 -not -type d
     true
   } 2>/dev/null | sort

@@ -116,7 +116,8 @@ impl Kvc {
     /// # Errors
     /// As [`Kvc::until`].
     pub async fn settled(&self, replicas: i32, limit: Duration) -> anyhow::Result<KeyValueCluster> {
-        self.until(&format!("settled with {replicas} replicas"), limit, |cluster| is_settled(cluster, replicas)).await
+        self.until(&format!("settled with {replicas} replicas"), limit, |cluster| is_settled(cluster, replicas))
+            .await
     }
 
     /// Pods of the cluster by name.

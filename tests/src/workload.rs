@@ -187,11 +187,7 @@ async fn write(
     }
 }
 
-async fn read(
-    connection: &mut ConnectionManager,
-    key: &str,
-    counters: &Counters,
-) -> Option<Option<Vec<u8>>> {
+async fn read(connection: &mut ConnectionManager, key: &str, counters: &Counters) -> Option<Option<Vec<u8>>> {
     tries(counters, async || connection.get(key).await).await
 }
 

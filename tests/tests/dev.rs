@@ -42,8 +42,9 @@ impl Ring {
 
     fn status(&self) -> anyhow::Result<serde_json::Value> {
         let dir = self.dir.path().display().to_string();
-        let output =
-            Command::new(sibling_binary("annulus-node")?).args(["dev", "status", "--json", "--dir", &dir]).output()?;
+        let output = Command::new(sibling_binary("annulus-node")?)
+            .args(["dev", "status", "--json", "--dir", &dir])
+            .output()?;
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 

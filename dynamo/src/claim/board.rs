@@ -1,5 +1,6 @@
 //! Owners on the ring with everything that follows from them kept up to date, so that trying a change is cheap.
 
+use super::crowding::Crowding;
 use super::problem::Problem;
 use crate::preference::Id;
 
@@ -8,8 +9,9 @@ use crate::preference::Id;
 pub(super) struct Cost {
     /// Partitions whose list is not simply the next n owners, above the least possible.
     pub(super) violations: usize,
-    /// Partitions whose n-th successor has the same owner, so that n + 1 in a row are not distinct.
-    pub(super) near: usize,
+    /// What would stand in the way of the next change: partitions whose n-th successor has the same owner, so that
+    /// n + 1 in a row are not distinct, or crowding.
+    pub(super) tight: usize,
     /// Additions to today's lists above the least possible.
     pub(super) additions: usize,
     /// Sum of squares of how far members' loads are outside of their bounds.
@@ -19,17 +21,11 @@ pub(super) struct Cost {
 impl Cost {
     /// All counts in one, weighted by how much they matter.
     pub(super) fn total(self) -> usize {
-        24 * self.violations + self.near + 32 * self.additions + self.uneven
+        24 * self.violations + self.tight + 32 * self.additions + self.uneven
     }
 
     pub(super) fn is_perfect(self) -> bool {
         self.total() == 0
-    }
-}
-
-impl PartialOrd for Cost {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        self.total().partial_cmp(&other.total())
     }
 }
 
@@ -46,6 +42,7 @@ pub(super) struct Board<'a> {
     cost: Cost,
     violated: Places,
     near: Places,
+    crowding: Crowding,
     /// Partitions looked at by walks so far: a measure of work that is the same on every machine.
     work: usize,
 }
@@ -63,14 +60,14 @@ impl<'a> Board<'a> {
             cost: Cost::default(),
             violated: Places::new(q),
             near: Places::new(q),
+            crowding: Crowding::new(problem),
             work: 0,
         };
-        board.cost.uneven = (0..board.load.len())
-            .map(|member| board.unevenness(member))
-            .sum();
+        board.cost.uneven = (0..board.load.len()).map(|member| board.unevenness(member)).sum();
         for p in 0..q {
             board.enter(p);
             board.check_near(p);
+            board.crowding.enter(&board.owners, p);
         }
         board
     }
@@ -81,11 +78,8 @@ impl<'a> Board<'a> {
 
     pub(super) fn cost(&self) -> Cost {
         Cost {
-            violations: self
-                .violated
-                .items
-                .len()
-                .saturating_sub(self.problem.violations_min),
+            violations: self.violated.items.len().saturating_sub(self.problem.violations_min),
+            tight: self.near.items.len() + self.crowding.excess(),
             additions: self.additions.saturating_sub(self.problem.additions_min),
             ..self.cost
         }
@@ -121,7 +115,11 @@ impl<'a> Board<'a> {
         for back in 0..=first {
             self.leave((p + q - back) % q);
         }
+        let n = self.problem.rule.n;
+        let around = (0..2 * n - 1).map(|step| (p + q + step - (n - 1)) % q);
+        around.clone().for_each(|p| self.crowding.leave(&self.owners, p));
         self.owners[p] = owner;
+        around.for_each(|p| self.crowding.enter(&self.owners, p));
         for back in 0..=first {
             self.enter((p + q - back) % q);
         }
@@ -160,19 +158,13 @@ impl<'a> Board<'a> {
     fn check_near(&mut self, p: usize) {
         let q = self.owners.len();
         let successor = self.owners[(p + self.problem.rule.n) % q];
-        let zone = self.problem.rule.zone[successor as usize];
-        // With one member in a zone that every list needs, or no more members than replicas, it cannot be otherwise.
-        let alone =
-            self.problem.fair.zone_bounds[zone].0 == q * self.problem.fair.zones[zone].len();
-        self.near.put(p, successor == self.owners[p] && !alone);
-        self.cost.near = self.near.items.len();
+        self.near.put(p, self.problem.near_matters && successor == self.owners[p]);
     }
 
     fn unevenness(&self, member: usize) -> usize {
         let load = self.load[member];
         let fair = &self.problem.fair;
-        let off =
-            load.saturating_sub(fair.load_max(member)) + fair.load_min(member).saturating_sub(load);
+        let off = load.saturating_sub(fair.load_max(member)) + fair.load_min(member).saturating_sub(load);
         off * off
     }
 }
@@ -187,10 +179,7 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn new(q: usize) -> Self {
-        Self {
-            items: Vec::new(),
-            at: vec![usize::MAX; q],
-        }
+        Self { items: Vec::new(), at: vec![usize::MAX; q] }
     }
 
     pub(super) fn items(&self) -> &[usize] {

@@ -17,10 +17,7 @@ pub(super) struct Ratio {
 
 impl Ratio {
     fn whole(number: u128) -> Self {
-        Self {
-            num: number,
-            den: 1,
-        }
+        Self { num: number, den: 1 }
     }
 
     /// A divisor-th of it, rounded down.
@@ -67,54 +64,25 @@ impl Fair {
         }
         let bound = |members: &Vec<usize>, rounds: usize| q * members.len().min(rounds);
         let extra = usize::from(rule.extras > 0);
-        let zone_bounds: Vec<(usize, usize)> = zones
-            .iter()
-            .map(|zone| (bound(zone, rule.rounds), bound(zone, rule.rounds + extra)))
-            .collect();
-        let weight = |zone: &Vec<usize>| {
-            zone.iter()
-                .map(|&member| u128::from(members[member].weight))
-                .sum()
-        };
+        let zone_bounds: Vec<(usize, usize)> =
+            zones.iter().map(|zone| (bound(zone, rule.rounds), bound(zone, rule.rounds + extra))).collect();
+        let weight = |zone: &Vec<usize>| zone.iter().map(|&member| u128::from(members[member].weight)).sum();
         let items: Vec<Item> = zones
             .iter()
             .zip(&zone_bounds)
-            .map(|(zone, &(min, max))| Item {
-                weight: weight(zone),
-                min: min as u128,
-                max: max as u128,
-            })
+            .map(|(zone, &(min, max))| Item { weight: weight(zone), min: min as u128, max: max as u128 })
             .collect();
         let zone_load = share_out(Ratio::whole((rule.n * q) as u128), &items);
         let mut load = vec![Ratio::whole(0); members.len()];
         for (zone, &total) in zones.iter().zip(&zone_load) {
-            let item = |&member: &usize| Item {
-                weight: members[member].weight.into(),
-                min: 0,
-                max: q as u128,
-            };
+            let item = |&member: &usize| Item { weight: members[member].weight.into(), min: 0, max: q as u128 };
             let items: Vec<Item> = zone.iter().map(item).collect();
             for (&member, share) in zone.iter().zip(share_out(total, &items)) {
                 load[member] = share;
             }
         }
-        let Rule {
-            n,
-            zone,
-            rounds,
-            extras,
-        } = rule;
-        Self {
-            q,
-            n,
-            zone,
-            zones,
-            load,
-            zone_load,
-            zone_bounds,
-            rounds,
-            extras,
-        }
+        let Rule { n, zone, rounds, extras } = rule;
+        Self { q, n, zone, zones, load, zone_load, zone_bounds, rounds, extras }
     }
 
     /// Fewest replicas that a member may hold and still be balanced as well as whole partitions allow.
@@ -135,44 +103,24 @@ impl Fair {
     /// cost only grows.
     pub(super) fn quotas(&self, have: &[usize]) -> Vec<usize> {
         let mut quotas: Vec<usize> = self.load.iter().map(|load| load.floor(self.n)).collect();
-        let may_round_up =
-            |member: usize| self.load[member].ceil(self.n) > self.load[member].floor(self.n);
+        let may_round_up = |member: usize| self.load[member].ceil(self.n) > self.load[member].floor(self.n);
         let is_free = |member: usize| have[member] > self.load[member].floor(self.n);
         let mut upward: Vec<Vec<usize>> = Vec::with_capacity(self.zones.len());
         for zone in &self.zones {
-            let mut members: Vec<usize> = zone
-                .iter()
-                .copied()
-                .filter(|&member| may_round_up(member))
-                .collect();
-            members
-                .sort_by_key(|&member| (!is_free(member), std::cmp::Reverse(have[member]), member));
+            let mut members: Vec<usize> = zone.iter().copied().filter(|&member| may_round_up(member)).collect();
+            members.sort_by_key(|&member| (!is_free(member), std::cmp::Reverse(have[member]), member));
             upward.push(members);
         }
         let floor = |zone: usize| self.zone_load[zone].floor(self.n);
         let rounded_up = |zone: usize, quotas: &[usize]| {
-            floor(zone)
-                - self.zones[zone]
-                    .iter()
-                    .map(|&member| quotas[member])
-                    .sum::<usize>()
+            floor(zone) - self.zones[zone].iter().map(|&member| quotas[member]).sum::<usize>()
         };
-        let mut ups: Vec<usize> = (0..self.zones.len())
-            .map(|zone| rounded_up(zone, &quotas))
-            .collect();
-        let mut choice: Vec<usize> = (0..self.zones.len())
-            .filter(|&zone| self.zone_load[zone].ceil(self.n) > floor(zone))
-            .collect();
-        let has = |zone: usize| {
-            self.zones[zone]
-                .iter()
-                .map(|&member| have[member])
-                .sum::<usize>()
-        };
+        let mut ups: Vec<usize> = (0..self.zones.len()).map(|zone| rounded_up(zone, &quotas)).collect();
+        let mut choice: Vec<usize> =
+            (0..self.zones.len()).filter(|&zone| self.zone_load[zone].ceil(self.n) > floor(zone)).collect();
+        let has = |zone: usize| self.zones[zone].iter().map(|&member| have[member]).sum::<usize>();
         choice.sort_by_key(|&zone| {
-            let free = upward[zone]
-                .get(ups[zone])
-                .is_some_and(|&member| is_free(member));
+            let free = upward[zone].get(ups[zone]).is_some_and(|&member| is_free(member));
             (!free, std::cmp::Reverse(has(zone)), zone)
         });
         let missing = self.q - (0..self.zones.len()).map(floor).sum::<usize>();
@@ -180,10 +128,7 @@ impl Fair {
             ups[zone] += 1;
         }
         for (members, &up) in upward.iter().zip(&ups) {
-            members
-                .iter()
-                .take(up)
-                .for_each(|&member| quotas[member] += 1);
+            members.iter().take(up).for_each(|&member| quotas[member] += 1);
         }
         quotas
     }
@@ -205,25 +150,18 @@ fn share_out(total: Ratio, items: &[Item]) -> Vec<Ratio> {
     let mut shares: Vec<Option<u128>> = vec![None; items.len()];
     let mut rest = total;
     loop {
-        let open: Vec<usize> = (0..items.len())
-            .filter(|&item| shares[item].is_none())
-            .collect();
+        let open: Vec<usize> = (0..items.len()).filter(|&item| shares[item].is_none()).collect();
         let weight: u128 = open.iter().map(|&item| items[item].weight).sum();
         // Everything below is scaled by this denominator, so that it stays in whole numbers.
         let den = rest.den * weight;
-        let over =
-            |item: usize| (rest.num * items[item].weight).saturating_sub(items[item].max * den);
-        let under =
-            |item: usize| (items[item].min * den).saturating_sub(rest.num * items[item].weight);
+        let over = |item: usize| (rest.num * items[item].weight).saturating_sub(items[item].max * den);
+        let under = |item: usize| (items[item].min * den).saturating_sub(rest.num * items[item].weight);
         let over_sum: u128 = open.iter().map(|&item| over(item)).sum();
         let under_sum: u128 = open.iter().map(|&item| under(item)).sum();
         if over_sum == 0 && under_sum == 0 {
             let share = |item: usize| match shares[item] {
                 Some(share) => Ratio::whole(share),
-                None => Ratio {
-                    num: rest.num * items[item].weight,
-                    den,
-                },
+                None => Ratio { num: rest.num * items[item].weight, den },
             };
             return (0..items.len()).map(share).collect();
         }

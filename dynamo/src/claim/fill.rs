@@ -5,6 +5,7 @@ use super::matching::Matching;
 use super::polish::Random;
 use super::problem::Problem;
 use super::sequence::{sequence, shuffled};
+use super::take::take;
 use crate::preference::{Id, UNOWNED};
 
 /// Owners at quota. The seed turns the places at which the work begins.
@@ -15,25 +16,17 @@ pub(super) fn fill(problem: &Problem, seed: u64) -> Vec<Id> {
     let mut fill = Fill::new(problem, seed);
     fill.give_away();
     fill.give_rest();
-    fill.take();
-    fill.owners
+    let Fill { mut owners, missing, surplus, start, .. } = fill;
+    take(problem, &mut owners, missing, surplus, start, &mut Random::new(seed));
+    owners
 }
 
 /// A new ring: zones take turns, and in each zone its members do.
 fn from_nothing(problem: &Problem, seed: u64) -> Vec<Id> {
     let mut random = Random::new(seed);
     let n = problem.rule.n;
-    let quotas = |zone: &Vec<usize>| {
-        zone.iter()
-            .map(|&member| problem.quotas[member])
-            .collect::<Vec<_>>()
-    };
-    let counts: Vec<usize> = problem
-        .fair
-        .zones
-        .iter()
-        .map(|zone| quotas(zone).iter().sum())
-        .collect();
+    let quotas = |zone: &Vec<usize>| zone.iter().map(|&member| problem.quotas[member]).collect::<Vec<_>>();
+    let counts: Vec<usize> = problem.fair.zones.iter().map(|zone| quotas(zone).iter().sum()).collect();
     let order = if problem.zones_once {
         shuffled(&counts, n.min(counts.len() - 1), &mut random)
     } else {
@@ -42,11 +35,7 @@ fn from_nothing(problem: &Problem, seed: u64) -> Vec<Id> {
     let mut turns: Vec<Vec<usize>> = Vec::with_capacity(counts.len());
     for zone in &problem.fair.zones {
         let share = zone.len() * n / problem.members.len() + 1;
-        turns.push(shuffled(
-            &quotas(zone),
-            share.min(zone.len() - 1),
-            &mut random,
-        ));
+        turns.push(shuffled(&quotas(zone), share.min(zone.len() - 1), &mut random));
     }
     let mut next = vec![0; counts.len()];
     let mut owner = |zone: usize| {
@@ -64,7 +53,6 @@ struct Fill<'a> {
     missing: Vec<usize>,
     /// How many partitions each member has to give.
     surplus: Vec<usize>,
-    random: Random,
     /// Where on the ring to begin.
     start: usize,
 }
@@ -73,19 +61,11 @@ impl<'a> Fill<'a> {
     fn new(problem: &'a Problem, seed: u64) -> Self {
         let owners = problem.old.clone();
         let mut have = vec![0; problem.members.len()];
-        owners
-            .iter()
-            .filter(|&&owner| owner != UNOWNED)
-            .for_each(|&owner| have[owner as usize] += 1);
+        owners.iter().filter(|&&owner| owner != UNOWNED).for_each(|&owner| have[owner as usize] += 1);
         let pairs = || problem.quotas.iter().zip(&have);
         Self {
-            missing: pairs()
-                .map(|(quota, have): (&usize, &usize)| quota.saturating_sub(*have))
-                .collect(),
-            surplus: pairs()
-                .map(|(quota, have)| have.saturating_sub(*quota))
-                .collect(),
-            random: Random::new(seed),
+            missing: pairs().map(|(quota, have): (&usize, &usize)| quota.saturating_sub(*have)).collect(),
+            surplus: pairs().map(|(quota, have)| have.saturating_sub(*quota)).collect(),
             start: (seed as usize).wrapping_mul(7) % problem.q(),
             problem,
             owners,
@@ -93,7 +73,8 @@ impl<'a> Fill<'a> {
     }
 
     /// Gives partitions without an owner to members that fit, in rounds of partitions that are n apart, so that each
-    /// round is a matching of its own. Everyone gets an even part of each round if that works out.
+    /// round is a matching of its own. Those come first whose surroundings say most about who fits. Everyone gets an
+    /// even part of each round if that works out.
     fn give_away(&mut self) {
         let n = self.problem.rule.n;
         let mut left: Vec<usize> = (0..self.problem.q())
@@ -101,12 +82,9 @@ impl<'a> Fill<'a> {
             .filter(|&p| self.owners[p] == UNOWNED)
             .collect();
         while !left.is_empty() {
-            let (round, later) = self.split_apart(&left, n);
-            let even: Vec<usize> = self
-                .missing
-                .iter()
-                .map(|missing| (missing * round.len()).div_ceil(left.len()))
-                .collect();
+            let (round, later) = self.next_round(&left);
+            let even: Vec<usize> =
+                self.missing.iter().map(|missing| (missing * round.len()).div_ceil(left.len())).collect();
             let mut matching = Matching::new(self.problem, &round);
             matching.extend(&self.owners, &even, n);
             matching.extend(&self.owners, &even, n - 1);
@@ -119,6 +97,27 @@ impl<'a> Fill<'a> {
             }
             left = later;
         }
+    }
+
+    /// The partitions with the fewest neighbours without an owner, unless they are so few that this would take long.
+    fn next_round(&self, left: &[usize]) -> (Vec<usize>, Vec<usize>) {
+        let (q, n) = (self.problem.q(), self.problem.rule.n);
+        let unowned = |p: usize| {
+            let steps = (1..n.min(q)).flat_map(|step| [step, q - step]);
+            steps.filter(|step| self.owners[(p + step) % q] == UNOWNED).count()
+        };
+        let unowned: Vec<usize> = left.iter().map(|&p| unowned(p)).collect();
+        let fewest = unowned.iter().copied().min().unwrap_or_default();
+        let (first, rest): (Vec<_>, Vec<_>) =
+            left.iter().zip(&unowned).partition(|(_, unowned)| **unowned == fewest);
+        if first.len() * 8 * n < left.len() {
+            return self.split_apart(left, n);
+        }
+        let [first, rest] = [first, rest].map(|side| side.into_iter().map(|(&p, _)| p).collect::<Vec<usize>>());
+        let (round, mut later) = self.split_apart(&first, n);
+        later.extend(rest);
+        later.sort_by_key(|&p| (p + q - self.start) % q);
+        (round, later)
     }
 
     /// Those of the partitions that are at least `distance` from the one before, and the others.
@@ -146,100 +145,15 @@ impl<'a> Fill<'a> {
                 continue;
             }
             let clear = |member: usize| {
-                let fits =
-                    |&distance: &usize| self.problem.fits(&self.owners, p, member as Id, distance);
+                let fits = |&distance: &usize| self.problem.fits(&self.owners, p, member as Id, distance);
                 (1..=self.problem.rule.n).take_while(fits).count()
             };
             let best = (0..self.missing.len())
                 .filter(|&member| self.missing[member] > 0)
-                .max_by_key(|&member| {
-                    (
-                        clear(member),
-                        self.missing[member],
-                        std::cmp::Reverse(member),
-                    )
-                });
+                .max_by_key(|&member| (clear(member), self.missing[member], std::cmp::Reverse(member)));
             if let Some(member) = best {
                 self.missing[member] -= 1;
                 self.owners[p] = member as Id;
-            }
-        }
-    }
-
-    /// Members that miss partitions take them in turns, at places spread evenly over the ring.
-    fn take(&mut self) {
-        let missing = self.missing.clone();
-        let q = self.problem.q();
-        let total: usize = missing.iter().sum();
-        let takers = missing.iter().filter(|&&missing| missing > 0).count();
-        let distance = ((self.problem.rule.n + 1) * total).div_ceil(q);
-        let turns = shuffled(
-            &missing,
-            distance.min(takers.saturating_sub(1)),
-            &mut self.random,
-        );
-        let given = self.surplus.clone();
-        for (turn, member) in turns.into_iter().enumerate() {
-            let ideal = (self.start + turn * q / total) % q;
-            if let Some(p) = self.place_to_take(member as Id, ideal, turn, total, &given) {
-                self.surplus[self.owners[p] as usize] -= 1;
-                self.owners[p] = member as Id;
-                self.missing[member] -= 1;
-            }
-        }
-    }
-
-    /// The best place near the ideal one, in ever wider surroundings until the member fits somewhere.
-    fn place_to_take(
-        &self,
-        member: Id,
-        ideal: usize,
-        turn: usize,
-        total: usize,
-        given: &[usize],
-    ) -> Option<usize> {
-        let q = self.problem.q();
-        let n = self.problem.rule.n;
-        let donors = given.iter().filter(|&&given| given > 0).count();
-        let mut radius = donors + n;
-        loop {
-            let steps = (2 * radius + 1).min(q);
-            let mut best: Option<(i64, usize)> = None;
-            for step in 0..steps {
-                // 0, 1, −1, 2, −2 …
-                let offset = step.div_ceil(2);
-                let p = if step % 2 == 1 {
-                    (ideal + offset) % q
-                } else {
-                    (ideal + q - offset) % q
-                };
-                let donor = self.owners[p] as usize;
-                if self.surplus[donor] == 0 {
-                    continue;
-                }
-                let taken = given[donor] - self.surplus[donor];
-                // By how many turns the donor is ahead of giving evenly over all turns.
-                let ahead = ((2 * taken + 1) * total) as i64 * 500 / given[donor] as i64
-                    - turn as i64 * 1000;
-                let away = (offset * donors * total) as i64 * 1000 / q as i64;
-                let mut price = ahead + away;
-                if !self.problem.fits(&self.owners, p, member, n) {
-                    price += 100_000;
-                }
-                if !self.problem.fits(&self.owners, p, member, n - 1) {
-                    price += 100_000_000;
-                }
-                if !self.problem.fits(&self.owners, p, donor as Id, n - 1) {
-                    price -= 200_000;
-                }
-                if best.is_none_or(|(least, _)| price < least) {
-                    best = Some((price, p));
-                }
-            }
-            match best {
-                Some((price, p)) if price < 50_000_000 || steps == q => return Some(p),
-                None if steps == q => return None,
-                _ => radius *= 2,
             }
         }
     }

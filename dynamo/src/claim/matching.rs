@@ -33,9 +33,7 @@ impl<'a> Matching<'a> {
     /// Gives away as many more partitions as possible when a member may get up to `room` of them in all and must
     /// keep `distance` clear. Distances must not grow nor rooms shrink from one call to the next.
     pub(super) fn extend(&mut self, owners: &[Id], room: &[usize], distance: usize) {
-        let takers: Vec<Id> = (0..room.len() as Id)
-            .filter(|&member| room[member as usize] > 0)
-            .collect();
+        let takers: Vec<Id> = (0..room.len() as Id).filter(|&member| room[member as usize] > 0).collect();
         let fitting = |&p: &usize| {
             let fits = |&member: &Id| self.problem.fits(owners, p, member, distance);
             takers.iter().copied().filter(fits).collect()
@@ -50,10 +48,7 @@ impl<'a> Matching<'a> {
 
     /// Each partition with its new owner, [`UNOWNED`] if none fits.
     pub(super) fn result(&self) -> impl Iterator<Item = (usize, Id)> {
-        self.partitions
-            .iter()
-            .copied()
-            .zip(self.taker.iter().copied())
+        self.partitions.iter().copied().zip(self.taker.iter().copied())
     }
 
     /// How many partitions a member has got.
@@ -62,12 +57,9 @@ impl<'a> Matching<'a> {
     }
 
     fn give(&mut self, at: usize, room: &[usize]) {
-        let left =
-            |member: &Id| room[*member as usize].saturating_sub(self.given[*member as usize].len());
-        let roomiest = self.edges[at]
-            .iter()
-            .copied()
-            .max_by_key(|member| (left(member), std::cmp::Reverse(*member)));
+        let left = |member: &Id| room[*member as usize].saturating_sub(self.given[*member as usize].len());
+        let roomiest =
+            self.edges[at].iter().copied().max_by_key(|member| (left(member), std::cmp::Reverse(*member)));
         match roomiest {
             Some(member) if left(&member) > 0 => self.set(at, member),
             Some(_) => self.augment(at, room),

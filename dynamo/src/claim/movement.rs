@@ -9,10 +9,7 @@ use crate::preference::{Id, MemberIndex, Zone, preference_lists};
 #[must_use]
 pub fn list_moves(current: &[Vec<MemberIndex>], wanted: &[Vec<MemberIndex>]) -> usize {
     let added = |(current, wanted): (&Vec<MemberIndex>, &Vec<MemberIndex>)| {
-        wanted
-            .iter()
-            .filter(|member| !current.contains(member))
-            .count()
+        wanted.iter().filter(|member| !current.contains(member)).count()
     };
     current.iter().zip(wanted).map(added).sum()
 }
@@ -27,19 +24,16 @@ pub fn list_moves(current: &[Vec<MemberIndex>], wanted: &[Vec<MemberIndex>]) -> 
 /// * what lists lack: n less the current members that are wanted and may stay together, over all partitions;
 ///
 /// and the greater of the two is returned. Nothing can do with fewer, because every addition mends at most one lack
-/// of each kind; it is the number that a scale's bytes are measured against.
+/// of each kind; it is the number that a scale's bytes are measured against. A weight of zero counts as one.
 #[must_use]
 pub fn list_moves_minimum(current: &[Vec<MemberIndex>], members: &[Candidate], n: usize) -> usize {
-    if members.is_empty() || current.is_empty() {
+    if members.is_empty() || current.is_empty() || n == 0 {
         return 0;
     }
-    let mut members = members.to_vec();
+    let heavy_enough = |member: &Candidate| Candidate { weight: member.weight.max(1), ..*member };
+    let mut members: Vec<Candidate> = members.iter().map(heavy_enough).collect();
     members.sort_by_key(|member| member.index);
-    let id = |index: &MemberIndex| {
-        members
-            .binary_search_by_key(index, |member| member.index)
-            .ok()
-    };
+    let id = |index: &MemberIndex| members.binary_search_by_key(index, |member| member.index).ok();
     let wanted = |list: &Vec<MemberIndex>| list.iter().filter_map(id).map(|id| id as Id).collect();
     let lists: Vec<Vec<Id>> = current.iter().map(wanted).collect();
     additions_min(&Fair::new(lists.len(), n, &members), &lists)
@@ -53,10 +47,7 @@ pub fn replica_moves(
     n: usize,
     zone_of: &dyn Fn(MemberIndex) -> Zone,
 ) -> usize {
-    list_moves(
-        &preference_lists(old_owners, n, zone_of),
-        &preference_lists(new_owners, n, zone_of),
-    )
+    list_moves(&preference_lists(old_owners, n, zone_of), &preference_lists(new_owners, n, zone_of))
 }
 
 /// [`list_moves_minimum`] from the preference lists that follow from the old owners.
@@ -79,24 +70,15 @@ pub(super) fn additions_min(fair: &Fair, lists: &[Vec<Id>]) -> usize {
 /// free for a member until it has what it holds, so taking free ones first is exact.
 fn members_lack(fair: &Fair, lists: &[Vec<Id>]) -> usize {
     let mut held = vec![0; fair.load.len()];
-    lists
-        .iter()
-        .flatten()
-        .for_each(|&id| held[id as usize] += 1);
+    lists.iter().flatten().for_each(|&id| held[id as usize] += 1);
     let base = |member: usize| fair.load_min(member);
-    let mut lack: usize = (0..held.len())
-        .map(|member| base(member).saturating_sub(held[member]))
-        .sum();
+    let mut lack: usize = (0..held.len()).map(|member| base(member).saturating_sub(held[member])).sum();
     let (mut missing, mut free_left) = (fair.n * fair.q, 0);
     for (members, &(min, max)) in fair.zones.iter().zip(&fair.zone_bounds) {
         let sum: usize = members.iter().map(|&member| base(member)).sum();
         let free: usize = members
             .iter()
-            .map(|&member| {
-                fair.load_max(member)
-                    .min(held[member])
-                    .saturating_sub(base(member))
-            })
+            .map(|&member| fair.load_max(member).min(held[member]).saturating_sub(base(member)))
             .sum();
         // What the zone must take on beyond its members' least loads, paid for where it is not free.
         let must = min.saturating_sub(sum);
@@ -113,10 +95,7 @@ fn lists_lack(fair: &Fair, lists: &[Vec<Id>]) -> usize {
         let (mut stay, mut extras) = (0, fair.extras);
         for (at, &id) in list.iter().enumerate() {
             let zone = fair.zone[id as usize];
-            let met = list[..at]
-                .iter()
-                .filter(|&&id| fair.zone[id as usize] == zone)
-                .count();
+            let met = list[..at].iter().filter(|&&id| fair.zone[id as usize] == zone).count();
             if met < fair.rounds {
                 stay += 1;
             } else if met == fair.rounds && extras > 0 {

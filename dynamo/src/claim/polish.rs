@@ -24,15 +24,17 @@ pub(super) fn polish(board: &mut Board<'_>, seed: u64) {
         stalled += 1;
         if board.cost().total() < least {
             // What concerns only n + 1 in a row is not worth going on for.
-            stalled = if least - board.cost().total() < 2 {
-                stalled
-            } else {
-                0
-            };
+            stalled = if least - board.cost().total() < 2 { stalled } else { 0 };
             least = board.cost().total();
         }
     }
 }
+
+/// How many exchanges are drawn for one that is tried.
+const PROPOSALS: usize = 8;
+
+/// Two partitions, each with its new owner.
+type Exchange = ((usize, Id), (usize, Id));
 
 struct Polish {
     /// Partitions with another owner than today's.
@@ -53,31 +55,34 @@ impl Polish {
                 old_of[old as usize].push(p);
             }
         }
-        Self {
-            changed,
-            old_of,
-            random: Random(seed),
-        }
+        Self { changed, old_of, random: Random(seed) }
     }
 
     /// Tries one exchange at a place that is not perfect, or anywhere if it is the loads or the moves that are not.
     fn attempt(&mut self, board: &mut Board<'_>) {
         let p = self.target(board);
-        let Some((a, b)) = self.exchange(board, p) else {
-            return;
-        };
-        let before = board.cost();
+        let n = board.problem.rule.n;
+        // Where every zone is met once, looking whether an owner would fit is cheaper than trying it.
+        let proposals = if board.problem.zones_once { PROPOSALS } else { 1 };
+        let mut drawn = None;
+        for _ in 0..proposals {
+            drawn = self.exchange(board, p).or(drawn);
+            if drawn.is_some_and(|(a, _)| board.problem.fits(board.owners(), p, a.1, n - 1)) {
+                break;
+            }
+        }
+        let Some((a, b)) = drawn else { return };
+        let before = board.cost().total();
         let (old_a, old_b) = (board.owners()[a.0], board.owners()[b.0]);
         board.set(a.0, a.1);
         board.set(b.0, b.1);
-        if before < board.cost() {
+        if before < board.cost().total() {
             board.set(b.0, old_b);
             board.set(a.0, old_a);
             return;
         }
         for p in [a.0, b.0] {
-            self.changed
-                .put(p, board.owners()[p] != board.problem.old[p]);
+            self.changed.put(p, board.owners()[p] != board.problem.old[p]);
         }
     }
 
@@ -98,7 +103,7 @@ impl Polish {
     }
 
     /// An exchange that gives partition `p` another owner: two partitions, each with its new owner.
-    fn exchange(&mut self, board: &Board<'_>, p: usize) -> Option<((usize, Id), (usize, Id))> {
+    fn exchange(&mut self, board: &Board<'_>, p: usize) -> Option<Exchange> {
         let (owner, old) = (board.owners()[p], board.problem.old[p]);
         if !self.changed.has(p) {
             // It goes to someone who took another partition from its owner.
@@ -117,9 +122,7 @@ impl Polish {
     /// One of the partitions that `member` owns today, among those that changed or those that did not.
     fn draw(&mut self, member: Id, changed: bool) -> Option<usize> {
         let partitions = &self.old_of[member as usize];
-        (0..16)
-            .map(|_| partitions[self.random.below(partitions.len())])
-            .find(|&p| self.changed.has(p) == changed)
+        (0..16).map(|_| partitions[self.random.below(partitions.len())]).find(|&p| self.changed.has(p) == changed)
     }
 }
 

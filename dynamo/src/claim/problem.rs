@@ -19,6 +19,8 @@ pub(super) struct Problem {
     pub(super) rule: Rule,
     /// Whether every zone is taken once at most, so that zones must be spaced as members must.
     pub(super) zones_once: bool,
+    /// Whether n + 1 distinct owners in a row are worth having: where that leaves room for members that leave.
+    pub(super) near_matters: bool,
     /// Fair shares.
     pub(super) fair: Fair,
     /// How many partitions each member shall own.
@@ -32,11 +34,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn from_owners(
-        owners: &[Option<MemberIndex>],
-        members: &[Candidate],
-        n: usize,
-    ) -> Self {
+    pub(super) fn from_owners(owners: &[Option<MemberIndex>], members: &[Candidate], n: usize) -> Self {
         let members = sorted(members);
         let lists = lists_of(owners, &members, n);
         Self::new(members, owners.iter().copied(), &lists, n)
@@ -54,40 +52,30 @@ impl Problem {
         n: usize,
     ) -> Self {
         let id = |index: MemberIndex| {
-            members
-                .binary_search_by_key(&index, |member| member.index)
-                .map_or(UNOWNED, |at| at as Id)
+            members.binary_search_by_key(&index, |member| member.index).map_or(UNOWNED, |at| at as Id)
         };
         let old: Vec<Id> = owners.map(|owner| owner.map_or(UNOWNED, id)).collect();
-        let wanted = |list: &Vec<MemberIndex>| {
-            list.iter()
-                .map(|&index| id(index))
-                .filter(|&id| id != UNOWNED)
-                .collect()
-        };
+        let wanted =
+            |list: &Vec<MemberIndex>| list.iter().map(|&index| id(index)).filter(|&id| id != UNOWNED).collect();
         let old_lists: Vec<Vec<Id>> = lists.iter().map(wanted).collect();
         let mut have = vec![0; members.len()];
-        old.iter()
-            .filter(|&&owner| owner != UNOWNED)
-            .for_each(|&owner| have[owner as usize] += 1);
+        old.iter().filter(|&&owner| owner != UNOWNED).for_each(|&owner| have[owner as usize] += 1);
         let fair = Fair::new(old.len(), n, &members);
         let quotas = fair.quotas(&have);
-        let moved_min = quotas
-            .iter()
-            .zip(&have)
-            .map(|(quota, have)| quota.saturating_sub(*have))
-            .sum();
+        let moved_min = quotas.iter().zip(&have).map(|(quota, have)| quota.saturating_sub(*have)).sum();
         let zones: Vec<Zone> = members.iter().map(|member| member.zone).collect();
         let rule = Rule::new(&zones, &|member| quotas[member] > 0, n);
         let zones_once = rule.rounds == 0 || (rule.rounds == 1 && rule.extras == 0);
         let additions_min = movement::additions_min(&fair, &old_lists);
         let violations_min = violations_min(old.len(), &rule);
+        let near_matters = !zones_once || (rule.rounds == 0 && fair.zones.len() > 2 * rule.n);
         Self {
             members,
             old,
             old_lists,
             rule,
             zones_once,
+            near_matters,
             fair,
             quotas,
             moved_min,
@@ -123,11 +111,7 @@ impl Problem {
 /// is that one.
 fn violations_min(q: usize, rule: &Rule) -> usize {
     let periodic = rule.rounds == 1 && rule.extras == 0;
-    if periodic && !q.is_multiple_of(rule.n) {
-        2.min(rule.n - 1)
-    } else {
-        0
-    }
+    if periodic && !q.is_multiple_of(rule.n) { 2.min(rule.n - 1) } else { 0 }
 }
 
 fn sorted(members: &[Candidate]) -> Vec<Candidate> {
@@ -137,30 +121,15 @@ fn sorted(members: &[Candidate]) -> Vec<Candidate> {
 }
 
 /// Today's lists by the walk over today's owners. The zones of leaving members are not known here.
-fn lists_of(
-    owners: &[Option<MemberIndex>],
-    members: &[Candidate],
-    n: usize,
-) -> Vec<Vec<MemberIndex>> {
-    let present: Vec<MemberIndex> = owners
-        .iter()
-        .copied()
-        .flatten()
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
+fn lists_of(owners: &[Option<MemberIndex>], members: &[Candidate], n: usize) -> Vec<Vec<MemberIndex>> {
+    let present: Vec<MemberIndex> =
+        owners.iter().copied().flatten().collect::<BTreeSet<_>>().into_iter().collect();
     let zone_of = |index: &MemberIndex| {
-        members
-            .binary_search_by_key(index, |member| member.index)
-            .ok()
-            .and_then(|at| members[at].zone)
+        members.binary_search_by_key(index, |member| member.index).ok().and_then(|at| members[at].zone)
     };
     let zones: Vec<Zone> = present.iter().map(zone_of).collect();
     let id = |owner: MemberIndex| present.binary_search(&owner).map_or(UNOWNED, |at| at as Id);
-    let owners: Vec<Id> = owners
-        .iter()
-        .map(|owner| owner.map_or(UNOWNED, id))
-        .collect();
+    let owners: Vec<Id> = owners.iter().map(|owner| owner.map_or(UNOWNED, id)).collect();
     let rule = Rule::new(&zones, &|_| true, n);
     let mut list = Vec::new();
     (0..owners.len())

@@ -105,9 +105,10 @@ fn connected(facts: &Facts<'_>, placement: &Placement, wanted: &[MemberIndex], w
     for &index in wanted.iter().filter(|index| !placement.preference.contains(index)) {
         let met = facts.ring.member(index).is_some_and(|member| {
             facts.reports.contains_key(&member.incarnation)
-                && facts.reports.values().all(|report| {
-                    report.epoch >= facts.since && !report.unreachable.contains(&member.incarnation)
-                })
+                && facts
+                    .reports
+                    .values()
+                    .all(|report| report.epoch >= facts.since && !report.unreachable.contains(&member.incarnation))
         });
         if !met {
             *waiting.connecting.entry(index).or_default() += 1;

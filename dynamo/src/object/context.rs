@@ -69,7 +69,7 @@ impl Context {
         self.iter().chain(other.iter()).collect()
     }
 
-    /// Bytes for a client to keep. The empty context is no bytes; else see the [`codec`](super::codec).
+    /// Bytes for a client to keep. The empty context is no bytes; else the format is described in `codec.rs`.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         if self.is_empty() {

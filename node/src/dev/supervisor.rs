@@ -214,7 +214,8 @@ impl Supervisor {
         let minimum = target.map_or(0, |target| u64::from(target.replica_moves_min));
         Status {
             pid: std::process::id(),
-            settled: self.ring.as_ref().is_some_and(|ring| ring.target.is_none()) && self.nodes.len() == wish,
+            settled: self.nodes.len() == wish
+                && self.ring.as_ref().is_some_and(|ring| ring.target.is_none() && ring.members.len() == wish),
             wish,
             epoch: self.ring.as_ref().map_or(0, |ring| ring.epoch),
             partitions_left: progress.left,

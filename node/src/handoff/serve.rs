@@ -7,9 +7,8 @@ use annulus_proto::uuid_from;
 use annulus_proto::v1::{BucketDigest, DigestReply, DigestRequest, PageItem, PageReply, PageRequest};
 use bytes::Bytes;
 use dynamo::digest::{Buckets, RangeDigest};
+use dynamo::object::digest_of_encoded;
 use dynamo::token::Token;
-use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
 use std::time::Duration;
 use tonic::Status;
 
@@ -82,7 +81,7 @@ pub(super) async fn local_digests(
         let page = replica.engine().scan(Space::Data, &range, SCAN_ITEMS, SCAN_BYTES)?;
         for (storage_key, object) in &page.items {
             let Some((token, key)) = split_storage_key(storage_key) else { continue };
-            digests[buckets.bucket_of(token.0)].add(token.0, &key, object_digest(object));
+            digests[buckets.bucket_of(token.0)].add(token.0, &key, digest_of_encoded(object));
         }
         match page.items.last() {
             Some((last, _)) if page.more => range.after = Some(last.clone()),
@@ -91,13 +90,6 @@ pub(super) async fn local_digests(
         // A large partition takes a while; requests go first.
         tokio::task::yield_now().await;
     }
-}
-
-/// Equal objects have equal encodings, so the encoding is what is hashed. No secret: peers trust each other.
-fn object_digest(encoded: &[u8]) -> u64 {
-    let mut hasher = SipHasher13::new();
-    hasher.write(encoded);
-    hasher.finish()
 }
 
 /// Everything queued so far is applied to the engine, where scans see it.

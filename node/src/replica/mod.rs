@@ -39,6 +39,11 @@ pub struct Replica {
     births: Births,
     /// By partition: births below this one belong to state that was dropped since; they are not continued.
     birth_floors: ArcSwap<Vec<AtomicU64>>,
+    /// Births below this one may belong to dots that a failed commit took back here, but not at the peers that had
+    /// been sent them.
+    failed_floor: AtomicU64,
+    /// Failed commits that `failed_floor` accounts for.
+    failed_commits: AtomicU64,
     counters: ArcSwap<Counters>,
     incarnation: u64,
     clock: Mutex<Clock>,
@@ -129,6 +134,8 @@ impl Replica {
             ring,
             births,
             birth_floors: ArcSwap::default(),
+            failed_floor: AtomicU64::new(0),
+            failed_commits: AtomicU64::new(0),
             counters: ArcSwap::from_pointee(Counters::new(0)),
             clock: Mutex::new(Clock::default()),
             wall,
@@ -283,10 +290,22 @@ impl Replica {
         let own = before.and_then(|object| object.own_actor(self.incarnation));
         let floors = self.birth_floors.load();
         let floor = floors.get(partition as usize).map_or(0, |floor| floor.load(Ordering::Acquire));
+        let floor = floor.max(self.failed_floor());
         match own {
             Some(actor) if self.births.is_of_this_start(actor.birth) && actor.birth >= floor => actor,
             _ => Actor { incarnation: self.incarnation, birth: self.births.next() },
         }
+    }
+
+    /// After a failed commit no birth issued before is continued: the state it was in is gone here, while peers may
+    /// have been sent it.
+    fn failed_floor(&self) -> u64 {
+        let failed = self.overlay.failed_commits();
+        if failed != self.failed_commits.load(Ordering::Acquire) {
+            self.failed_floor.fetch_max(self.births.next(), Ordering::AcqRel);
+            self.failed_commits.store(failed, Ordering::Release);
+        }
+        self.failed_floor.load(Ordering::Acquire)
     }
 
     /// From now on no birth issued so far is continued in this partition: its state here was dropped.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const SHARDS: usize = 256;
 
@@ -18,6 +19,7 @@ type Pending = HashMap<Bytes, Option<Bytes>>;
 pub struct Overlay {
     space: Space,
     shards: Vec<Mutex<Pending>>,
+    failed_commits: AtomicU64,
 }
 
 impl Overlay {
@@ -25,12 +27,16 @@ impl Overlay {
     #[must_use]
     pub fn new(space: Space) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(Pending::default())).collect();
-        Arc::new(Self { space, shards })
+        Arc::new(Self { space, shards, failed_commits: AtomicU64::new(0) })
     }
 
     /// Called by the committer when a batch has been applied, or has failed: pending objects of that batch that no
     /// later change has replaced are forgotten, so the engine speaks for them again.
-    pub fn committed(&self, changes: &[Change]) {
+    pub fn committed(&self, changes: &[Change], stored: bool) {
+        if !stored {
+            // Before anything is forgotten: whoever then reads the older state also sees that there was a failure.
+            self.failed_commits.fetch_add(1, Ordering::AcqRel);
+        }
         for change in changes {
             let (space, key, value) = match change {
                 Change::Put { space, key, value } => (space, key, Some(value)),
@@ -44,6 +50,12 @@ impl Overlay {
                 shard.remove(key);
             }
         }
+    }
+
+    /// How many batches have failed, so that pending objects were taken back.
+    #[must_use]
+    pub fn failed_commits(&self) -> u64 {
+        self.failed_commits.load(Ordering::Acquire)
     }
 
     /// Returns when every change that was being computed at the time of the call is in the queue.

@@ -22,10 +22,7 @@ pub fn network_policy(cluster: &KeyValueCluster, defaults: &Defaults) -> Option<
         match_labels: Some(BTreeMap::from([(key.to_owned(), value.to_owned())])),
         ..LabelSelector::default()
     };
-    let peers = NetworkPolicyPeer {
-        pod_selector: Some(select(CLUSTER, &name)),
-        ..NetworkPolicyPeer::default()
-    };
+    let peers = NetworkPolicyPeer { pod_selector: Some(select(CLUSTER, &name)), ..NetworkPolicyPeer::default() };
     let operator = NetworkPolicyPeer {
         namespace_selector: Some(select("kubernetes.io/metadata.name", &defaults.operator_namespace)),
         ..NetworkPolicyPeer::default()

@@ -253,11 +253,7 @@ fn claim(cluster: &KeyValueCluster, claim_size: Option<&Quantity>) -> Persistent
     let mut labels = selector(&cluster.name_any());
     labels.insert(CLUSTER_UID.to_owned(), cluster.uid().unwrap_or_default());
     PersistentVolumeClaim {
-        metadata: ObjectMeta {
-            name: Some("data".to_owned()),
-            labels: Some(labels),
-            ..ObjectMeta::default()
-        },
+        metadata: ObjectMeta { name: Some("data".to_owned()), labels: Some(labels), ..ObjectMeta::default() },
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
             storage_class_name: storage.storage_class_name.clone(),

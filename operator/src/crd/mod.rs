@@ -3,6 +3,8 @@
 //! Whatever cannot work is refused at admission by CEL rules whose messages say what to do; [`crate::validate`]
 //! checks again, because objects stored before a rule existed are not judged by it until they change.
 
+#[cfg(test)]
+mod admission_tests;
 mod pod_template;
 mod spec;
 mod status;
@@ -40,7 +42,9 @@ pub fn definition() -> Value {
         .into_iter()
         .chain([format!("{spec}/resources")]);
     for field in kubernetes {
-        let Some(schema) = definition.pointer_mut(&field) else { continue };
+        let Some(schema) = definition.pointer_mut(&field) else {
+            continue;
+        };
         let description = schema.get("description").cloned();
         hush(schema);
         if let (Some(description), Some(schema)) = (description, schema.as_object_mut()) {

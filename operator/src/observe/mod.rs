@@ -71,8 +71,7 @@ pub async fn observe(
 ) -> Result<Seen, ObserveError> {
     let name = cluster.name_any();
     let namespace = cluster.namespace().unwrap_or_default();
-    let known_epoch = cluster.status.as_ref().and_then(|status| status.ring.as_ref()).map_or(0, |ring| ring.epoch);
-    let known_epoch = u64::try_from(known_epoch).unwrap_or(0);
+    let known_epoch = known_epoch(cluster);
     let of_cluster = ListParams::default().labels(&build::selector_text(&name));
 
     let stateful_sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
@@ -80,7 +79,7 @@ pub async fn observe(
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
     let ring_name = build::ring_config_map_name(&name);
-    let (stateful_set, config_map, pods, claims, found) = tokio::try_join!(
+    let (stateful_set, config_map, pods, claims, mut found) = tokio::try_join!(
         async { stateful_sets.get_opt(&name).await.map_err(failed("the StatefulSet")) },
         async { config_maps.get_opt(&ring_name).await.map_err(failed("the ring's ConfigMap")) },
         async { pods.list(&of_cluster).await.map_err(failed("pods")) },
@@ -90,14 +89,12 @@ pub async fn observe(
     let zones = zones(client, cluster, &pods.items).await?;
 
     let stored = stored(cluster, config_map.as_ref());
-    let mut seen_pods: Vec<_> =
-        pods.items.iter().filter_map(|pod| objects::pod(&name, pod, &zones)).collect();
+    let mut seen_pods: Vec<_> = pods.items.iter().filter_map(|pod| objects::pod(&name, pod, &zones)).collect();
     seen_pods.sort_by_key(|pod| pod.ordinal);
     answers::ask_all(nodes, &mut seen_pods, &stored, known_epoch).await;
     let mut volumes: Vec<_> = claims.items.iter().filter_map(|claim| objects::volume(&name, claim)).collect();
     volumes.sort_by_key(|volume| volume.ordinal);
 
-    let mut found = found;
     if let Some(stateful_set) = &stateful_set {
         let fingerprint = stateful_set.annotations().get(BUILT_FROM).cloned();
         found.insert(("StatefulSet", name.clone()), fingerprint);
@@ -112,6 +109,12 @@ pub async fn observe(
         published_just_now: false,
     };
     Ok(Seen { observed, stateful_set, found })
+}
+
+/// Epoch in the resource's own status.
+fn known_epoch(cluster: &KeyValueCluster) -> u64 {
+    let ring = cluster.status.as_ref().and_then(|status| status.ring.as_ref());
+    ring.and_then(|ring| u64::try_from(ring.epoch).ok()).unwrap_or(0)
 }
 
 /// Fingerprints of the objects that are there, but for the `StatefulSet`.
@@ -152,7 +155,9 @@ async fn zones(
     cluster: &KeyValueCluster,
     pods: &[Pod],
 ) -> Result<BTreeMap<String, String>, ObserveError> {
-    let Some(zones) = &cluster.spec.zones else { return Ok(BTreeMap::new()) };
+    let Some(zones) = &cluster.spec.zones else {
+        return Ok(BTreeMap::new());
+    };
     let api: Api<Node> = Api::all(client.clone());
     let host = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
     let hosts: std::collections::BTreeSet<String> = pods.iter().filter_map(host).collect();
@@ -165,7 +170,9 @@ async fn zones(
 }
 
 fn stored(cluster: &KeyValueCluster, config_map: Option<&ConfigMap>) -> StoredRing {
-    let Some(config_map) = config_map else { return StoredRing::Missing };
+    let Some(config_map) = config_map else {
+        return StoredRing::Missing;
+    };
     let resource_version = config_map.resource_version().unwrap_or_default();
     let text = config_map.data.as_ref().and_then(|data| data.get(build::RING_KEY));
     let uid = cluster.uid().and_then(|uid| Uuid::parse_str(&uid).ok());

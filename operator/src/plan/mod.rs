@@ -144,12 +144,7 @@ pub fn plan(desired: &Desired, observed: &Observed, fresh: HashKey) -> Plan {
     Plan { action, waiting, lagging: lagging(desired, observed) }
 }
 
-fn decide(
-    desired: &Desired,
-    observed: &Observed,
-    fresh: HashKey,
-    waiting: &mut Vec<Reason>,
-) -> Option<Action> {
+fn decide(desired: &Desired, observed: &Observed, fresh: HashKey, waiting: &mut Vec<Reason>) -> Option<Action> {
     let workload = match (&observed.workload, observed.objects) {
         (Some(workload), Objects::Current) => workload,
         (Some(workload), Objects::Differ) => {
@@ -183,7 +178,7 @@ fn with_ring(
         return Some(action);
     }
     let wish = wish::wish(desired, observed, ring, &gone, waiting);
-    let settled = match moves::advance(ring, &wish, &wish::reports(observed), desired.pace) {
+    let settled = match moves::advance(ring, &wish, &wish::reports(observed, ring), desired.pace) {
         Ok(Step::Publish(..)) if observed.published_just_now => {
             waiting.push(Reason::Pacing);
             return None;
@@ -208,7 +203,9 @@ fn with_ring(
 
 /// Pods whose nodes answer with an older epoch than the published one.
 fn lagging(desired: &Desired, observed: &Observed) -> Vec<String> {
-    let Some(ring) = observed.ring() else { return Vec::new() };
+    let Some(ring) = observed.ring() else {
+        return Vec::new();
+    };
     let lags = |answer: &Answer| {
         answer.status.epoch < ring.epoch && answer.cluster.is_none_or(|cluster| cluster == desired.cluster)
     };

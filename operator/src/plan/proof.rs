@@ -1,6 +1,7 @@
 //! The proof that a leaving member is dispensable. An unreachable node or a failed request is never proof.
 
 use super::{Answer, NoProof};
+use dynamo::moves::{self, NotYet};
 use dynamo::ring::{Member, MemberState, Ring};
 use uuid::Uuid;
 
@@ -39,24 +40,24 @@ impl Proof {
 pub fn prove(ring: &Ring, member: &Member, answer: Option<&Answer>) -> Result<Proof, NoProof> {
     let answer = answer.ok_or(NoProof::NoAnswer)?;
     let status = &answer.status;
-    if answer.incarnation != member.incarnation {
-        return Err(NoProof::OtherIncarnation);
-    }
-    if answer.cluster != Some(ring.cluster) {
-        return Err(NoProof::OtherCluster);
-    }
-    if status.epoch != ring.epoch {
-        return Err(NoProof::Epoch { has: status.epoch, wants: ring.epoch });
-    }
-    let listed = u32::try_from(ring.listed(member.index)).unwrap_or(u32::MAX).max(status.listed_partitions);
-    if listed > 0 || member.state != MemberState::Leaving {
-        return Err(NoProof::Listed { partitions: listed });
-    }
-    if status.hints > 0 {
-        return Err(NoProof::Hints { hints: status.hints });
+    // A status without identities proves nothing.
+    let certificate = annulus_proto::certificate(status).map_err(|_| NoProof::OtherCluster)?;
+    moves::may_go(ring, member.incarnation, &certificate).map_err(no_proof)?;
+    if member.state != MemberState::Leaving {
+        return Err(NoProof::Listed { partitions: 0 });
     }
     if status.leftover_partitions > 0 {
         return Err(NoProof::Leftover { partitions: status.leftover_partitions });
     }
     Ok(Proof { pod: member.name.clone(), incarnation: member.incarnation, epoch: ring.epoch })
+}
+
+fn no_proof(not_yet: NotYet) -> NoProof {
+    match not_yet {
+        NotYet::OtherCluster => NoProof::OtherCluster,
+        NotYet::OtherIncarnation => NoProof::OtherIncarnation,
+        NotYet::Behind { installed, current } => NoProof::Epoch { has: installed, wants: current },
+        NotYet::Listed { partitions } => NoProof::Listed { partitions },
+        NotYet::Hints { hints } => NoProof::Hints { hints },
+    }
 }

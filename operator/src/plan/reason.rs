@@ -129,7 +129,7 @@ pub enum NoProof {
     /// It is still in lists.
     Listed {
         /// In how many.
-        partitions: u32,
+        partitions: usize,
     },
     /// It still holds writes for others.
     Hints {
@@ -161,6 +161,7 @@ impl Reason {
             Self::VolumeMayHoldRing { .. } => "VolumeMayHoldRing",
             Self::Pacing => "Pacing",
             Self::TooFewForFactor { .. } => "TooFewForFactor",
+            Self::Move(moves::Reason::Connecting { .. }) => "Connecting",
             Self::Move(moves::Reason::Copying { .. }) => "Copying",
             Self::Move(moves::Reason::Acknowledging { .. }) => "Acknowledging",
             Self::Move(moves::Reason::OldListsUnreachable { .. }) => "OldListsUnreachable",
@@ -194,10 +195,9 @@ impl std::fmt::Display for Reason {
             Self::Paused => write!(f, "spec.paused is set; clear it to let the operator act again"),
             Self::NoAnswer { pod, why } => write!(f, "{pod} does not answer: {why}"),
             Self::JoinerSilent { pod } => write!(f, "{pod} shall join and does not answer yet"),
-            Self::ZoneUnknown { pod } => write!(
-                f,
-                "{pod} shall join and its host has no zone; label the host with spec.zones.topologyKey"
-            ),
+            Self::ZoneUnknown { pod } => {
+                write!(f, "{pod} shall join and its host has no zone; label the host with spec.zones.topologyKey")
+            }
             Self::ForeignData { pod, cluster } => write!(
                 f,
                 "the volume of {pod} holds data of another cluster ({cluster}); delete its volume claim and pod to let {pod} begin anew"
@@ -221,7 +221,10 @@ impl std::fmt::Display for Reason {
                 "the ring's ConfigMap is damaged ({why}) and no node holds a ring; delete the ConfigMap to have a first ring made"
             ),
             Self::VolumeMayHoldRing { volume } => {
-                write!(f, "volume claim {volume} may hold a ring of this cluster and no pod answers for it; delete the claim if it is of no use")
+                write!(
+                    f,
+                    "volume claim {volume} may hold a ring of this cluster and no pod answers for it; delete the claim if it is of no use"
+                )
             }
             Self::Pacing => write!(f, "the last ring was published less than a second ago"),
             Self::TooFewForFactor { members, n } => {
@@ -248,7 +251,9 @@ impl std::fmt::Display for NoProof {
             Self::OtherIncarnation => write!(f, "another volume answers in its place"),
             Self::OtherCluster => write!(f, "its node does not belong to this cluster"),
             Self::Epoch { has, wants } => write!(f, "it is at ring epoch {has}, not {wants}"),
-            Self::Listed { partitions } => write!(f, "it is still listed for {partitions} partitions"),
+            Self::Listed { partitions } => {
+                write!(f, "it is still listed for {partitions} partitions")
+            }
             Self::Hints { hints } => write!(f, "it still owes {hints} hints"),
             Self::Leftover { partitions } => write!(f, "it still drops {partitions} partitions"),
         }

@@ -57,7 +57,10 @@ fn restore<'a>(observed: &Observed, from: &str, held: &'a Ring, waiting: &mut Ve
         observed.pods.iter().filter(|pod| !has_spoken(pod)).map(|pod| pod.name.as_str()).collect();
     // A pod that answers with another incarnation than its member's proves that the member's volume is gone.
     let answers = |name: &str| observed.pods.iter().any(|pod| pod.name == name && pod.answer().is_some());
-    unheard.extend(held.members.iter().map(|member| member.name.as_str()).filter(|name| !answers(name)));
+    // Whoever was let go on proof can know no more than those who stayed: all of them knew its ring then.
+    let let_go = |incarnation| observed.workload.as_ref().is_some_and(|w| w.proven.contains(incarnation));
+    let members = held.members.iter().filter(|member| !let_go(&member.incarnation));
+    unheard.extend(members.map(|member| member.name.as_str()).filter(|name| !answers(name)));
     if !unheard.is_empty() {
         waiting.extend(unheard.into_iter().map(|member| Reason::RestoreNeeds { member: member.to_owned() }));
         return Recovery::Wait(Some(held));
@@ -76,12 +79,7 @@ fn has_spoken(pod: &Pod) -> bool {
 }
 
 /// Makes the first ring, if it is certain that there has been none.
-fn first<'a>(
-    desired: &Desired,
-    observed: &Observed,
-    fresh: HashKey,
-    waiting: &mut Vec<Reason>,
-) -> Recovery<'a> {
+fn first<'a>(desired: &Desired, observed: &Observed, fresh: HashKey, waiting: &mut Vec<Reason>) -> Recovery<'a> {
     let before = waiting.len();
     let mut members = Vec::new();
     for ordinal in 0..desired.replicas {
@@ -114,13 +112,11 @@ fn first<'a>(
 }
 
 /// The pod of a member of the first ring, with its answer that it has no ring.
-fn newcomer<'a>(
-    desired: &Desired,
-    observed: &'a Observed,
-    ordinal: u32,
-) -> Result<(&'a Pod, &'a Answer), Reason> {
+fn newcomer<'a>(desired: &Desired, observed: &'a Observed, ordinal: u32) -> Result<(&'a Pod, &'a Answer), Reason> {
     let name = desired.pod(ordinal);
-    let foreign = observed.volume(ordinal).and_then(|volume| volume.cluster).filter(|c| *c != desired.cluster);
+    // A node refuses to run on another cluster's data, so its claim has to tell.
+    let foreign = observed.volume(ordinal).filter(|volume| volume.bound);
+    let foreign = foreign.and_then(|volume| volume.cluster).filter(|cluster| *cluster != desired.cluster);
     let Some(pod) = observed.pod(ordinal) else {
         return Err(Reason::NoAnswer { pod: name, why: "there is no such pod yet".to_owned() });
     };
@@ -129,7 +125,9 @@ fn newcomer<'a>(
         super::Observation::NoAnswer(_) if foreign.is_some() => {
             return Err(Reason::ForeignData { pod: name, cluster: foreign.unwrap_or_default() });
         }
-        super::Observation::NoAnswer(why) => return Err(Reason::NoAnswer { pod: name, why: why.clone() }),
+        super::Observation::NoAnswer(why) => {
+            return Err(Reason::NoAnswer { pod: name, why: why.clone() });
+        }
     };
     if let Some(cluster) = answer.cluster.filter(|cluster| *cluster != desired.cluster) {
         return Err(Reason::ForeignData { pod: name, cluster });

@@ -64,7 +64,9 @@ fn obstacle(
         let Some(pod) = observed.pod(ordinal).filter(|pod| pod.ready && !pod.terminating) else {
             return Some(format!("{name} is not ready"));
         };
-        let Some(answer) = pod.answer() else { return Some(format!("{name} does not answer")) };
+        let Some(answer) = pod.answer() else {
+            return Some(format!("{name} does not answer"));
+        };
         let status = &answer.status;
         if status.epoch != ring.epoch {
             return Some(format!("{name} is at ring epoch {}, not {}", status.epoch, ring.epoch));

@@ -14,7 +14,9 @@ pub(super) fn discard(
     for member in &ring.members {
         let let_go = member.state == MemberState::Leaving && workload.proven.contains(&member.incarnation);
         let ordinal = desired.ordinal(&member.name).filter(|ordinal| *ordinal >= workload.replicas);
-        let (true, Some(ordinal)) = (let_go && ring.listed(member.index) == 0, ordinal) else { continue };
+        let (true, Some(ordinal)) = (let_go && ring.listed(member.index) == 0, ordinal) else {
+            continue;
+        };
         if observed.pod(ordinal).is_some() {
             waiting.push(Reason::Stopping { pod: member.name.clone() });
             continue;

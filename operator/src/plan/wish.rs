@@ -11,12 +11,14 @@ pub const PEER_PORT: u16 = 7400;
 /// Port of the Redis protocol.
 pub const RESP_PORT: u16 = 6379;
 
-/// What the nodes that answered say of their moves.
-pub(super) fn reports(observed: &Observed) -> Reports {
+/// What the members that answered say of their moves. Nobody waits for a pod that is no member: it may belong to
+/// another cluster, or be on its way out.
+pub(super) fn reports(observed: &Observed, ring: &Ring) -> Reports {
     observed
         .pods
         .iter()
         .filter_map(Pod::answer)
+        .filter(|answer| ring.member_by_incarnation(answer.incarnation).is_some())
         .map(|answer| (answer.incarnation, annulus_proto::report(&answer.status)))
         .collect()
 }
@@ -49,7 +51,9 @@ pub(super) fn gone(desired: &Desired, observed: &Observed, workload: &Workload, 
 }
 
 fn let_go(desired: &Desired, observed: &Observed, workload: &Workload, member: &Member) -> bool {
-    let Some(ordinal) = desired.ordinal(&member.name) else { return false };
+    let Some(ordinal) = desired.ordinal(&member.name) else {
+        return false;
+    };
     member.state == MemberState::Leaving
         && workload.proven.contains(&member.incarnation)
         && ordinal >= workload.replicas
@@ -109,13 +113,7 @@ enum Seat {
     Vacant,
 }
 
-fn seat(
-    desired: &Desired,
-    observed: &Observed,
-    ring: &Ring,
-    ordinal: u32,
-    waiting: &mut Vec<Reason>,
-) -> Seat {
+fn seat(desired: &Desired, observed: &Observed, ring: &Ring, ordinal: u32, waiting: &mut Vec<Reason>) -> Seat {
     let name = desired.pod(ordinal);
     let staying = ring.members.iter().find(|m| m.name == name && m.state != MemberState::Leaving);
     let pod = observed.pod(ordinal).filter(|pod| !pod.terminating);

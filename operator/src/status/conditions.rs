@@ -19,27 +19,21 @@ pub(super) fn conditions(
     rebalance: Option<&RebalanceStatus>,
     before: &[Condition],
 ) -> Vec<Condition> {
-    [
-        available(round, health),
-        progressing(round),
-        degraded(round, health),
-        rebalancing(rebalance),
-        valid(round),
-    ]
-    .into_iter()
-    .map(|verdict| {
-        let status = if verdict.holds { "True" } else { "False" };
-        let earlier = before.iter().find(|c| c.type_ == verdict.type_ && c.status == status);
-        Condition {
-            type_: verdict.type_.to_owned(),
-            status: status.to_owned(),
-            reason: verdict.reason.to_owned(),
-            message: verdict.message,
-            observed_generation: round.cluster.metadata.generation,
-            last_transition_time: earlier.map_or(Time(round.now), |c| c.last_transition_time.clone()),
-        }
-    })
-    .collect()
+    [available(round, health), progressing(round), degraded(round, health), rebalancing(rebalance), valid(round)]
+        .into_iter()
+        .map(|verdict| {
+            let status = if verdict.holds { "True" } else { "False" };
+            let earlier = before.iter().find(|c| c.type_ == verdict.type_ && c.status == status);
+            Condition {
+                type_: verdict.type_.to_owned(),
+                status: status.to_owned(),
+                reason: verdict.reason.to_owned(),
+                message: verdict.message,
+                observed_generation: round.cluster.metadata.generation,
+                last_transition_time: earlier.map_or(Time(round.now), |c| c.last_transition_time.clone()),
+            }
+        })
+        .collect()
 }
 
 fn available(round: &Round<'_>, health: &Health) -> Verdict {

@@ -15,7 +15,9 @@ pub(super) fn rebalance(
     round: &Round<'_>,
     before: &KeyValueClusterStatus,
 ) -> (Option<RebalanceStatus>, Option<LastRebalance>) {
-    let Some(ring) = round.ring else { return (before.rebalance.clone(), before.last_rebalance.clone()) };
+    let Some(ring) = round.ring else {
+        return (before.rebalance.clone(), before.last_rebalance.clone());
+    };
     match (&ring.target, &before.rebalance) {
         (Some(target), running) => {
             let begun = running.as_ref().filter(|running| running.since == signed(target.since));
@@ -38,17 +40,11 @@ pub(super) fn rebalance(
     }
 }
 
-fn under_way(
-    round: &Round<'_>,
-    ring: &Ring,
-    target: &Target,
-    begun: Option<&RebalanceStatus>,
-) -> RebalanceStatus {
+fn under_way(round: &Round<'_>, ring: &Ring, target: &Target, begun: Option<&RebalanceStatus>) -> RebalanceStatus {
     let progress = moves::progress(ring);
     let bytes_moved = moved(round.observed, target.since);
-    let bytes_before = begun.map_or_else(|| stored(round.observed).saturating_sub(bytes_moved), |begun| {
-        unsigned(begun.bytes_before)
-    });
+    let bytes_before = begun
+        .map_or_else(|| stored(round.observed).saturating_sub(bytes_moved), |begun| unsigned(begun.bytes_before));
     let started_at = begun.and_then(|begun| begun.started_at.clone()).unwrap_or(Time(round.now));
     let from = begun.map_or_else(|| members_before(round, ring), |begun| begun.from);
     let bytes_total = estimate(bytes_before, ring, target.replica_moves);

@@ -20,6 +20,8 @@ start_etcd() {
     --listen-peer-urls http://127.0.0.1:2380
 }
 
+etcd_answers() { in_netns bash -c 'exec 3<>/dev/tcp/127.0.0.1/2379'; }
+
 # --kubelet-preferred-address-types: node names are in no DNS, so logs and exec
 # must go by address.
 start_api_server() {
@@ -50,6 +52,7 @@ start_controllers() {
 
 start_control_plane() {
   start_etcd
+  await etcd 30 answering etcd_answers
   start_api_server
   await kube-apiserver 60 ready api_ready
   start_controllers

@@ -28,6 +28,15 @@ remove_log_links() {
   return 0
 }
 
+# Where a kubelet listens for device plugins cannot be set. Unless one of the
+# host's own listens there, what is there is a remainder of ours.
+remove_device_socket() {
+  local folder=/var/lib/kubelet/device-plugins
+  [[ -d $folder ]] && ! grep -q "$folder/kubelet.sock" /proc/net/unix || return 0
+  rm -f "$folder/kubelet.sock"
+  rmdir --ignore-fail-on-non-empty "$folder" "${folder%/*}"
+}
+
 dismantle() {
   [[ $run == /*/* && $run != *[[:space:]]* ]] || die "refuses to remove ANNULUS_RUN_DIR=$run"
   end_processes
@@ -37,6 +46,7 @@ dismantle() {
   # Removing folders must never reach through a mount into something else.
   ! awk '{print $2}' /proc/self/mounts | grep -q "^$run/" || die "mounts remain below $run"
   remove_log_links
+  remove_device_socket
   remove_cgroup
   rm -rf "$run"
 }

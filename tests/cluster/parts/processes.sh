@@ -71,15 +71,19 @@ alive() {
 }
 
 # spawn NAME CGROUP COMMAND...: unless it is already running. Its output goes
-# to log/NAME.log. The lock is not inherited.
+# to log/NAME.log. It inherits no other open file: neither our lock, nor a pipe
+# whose reader waits for its end.
 spawn() {
-  local name=$1 group=$cgroup/$2 procs
+  local name=$1 group=$cgroup/$2 procs fd
   shift 2
   alive "$name" && return
   make_cgroup "$group"
   procs=$(cgroup_of_record)/$group/cgroup.procs
   (
-    exec 9>&-
+    for fd in /proc/"$BASHPID"/fd/*; do
+      fd=${fd##*/}
+      ((fd <= 2)) || exec {fd}>&-
+    done
     cd /
     echo "$BASHPID" >"$procs"
     exec setsid nsenter --net="$netns" -- "$@"

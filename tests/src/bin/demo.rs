@@ -184,16 +184,18 @@ fn report(
     }
 }
 
-fn verdict(
-    counters: &Counters,
-    scalings: &[Scaling],
-    tally: annulus_tests::ledger::Tally,
-) -> anyhow::Result<()> {
+fn verdict(counters: &Counters, scalings: &[Scaling], tally: annulus_tests::ledger::Tally) -> anyhow::Result<()> {
     ensure!(tally.lost == 0, "{} acknowledged items are lost", tally.lost);
     ensure!(tally.wrong == 0 && count(&counters.bad_reads) == 0, "items read wrong");
     ensure!(count(&counters.failed) == 0, "{} requests failed while scaling", count(&counters.failed));
     for scaling in scalings {
-        ensure!(ratio(scaling) <= 1.1, "{} -> {} moved {:.3} x the minimum", scaling.from, scaling.to, ratio(scaling));
+        ensure!(
+            ratio(scaling) <= 1.1,
+            "{} -> {} moved {:.3} x the minimum",
+            scaling.from,
+            scaling.to,
+            ratio(scaling)
+        );
     }
     Ok(())
 }

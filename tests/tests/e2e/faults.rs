@@ -44,12 +44,9 @@ async fn the_operator_is_killed_while_data_moves() -> anyhow::Result<()> {
         rebalance.is_some_and(|rebalance| rebalance.to == 5 && rebalance.partitions_left < 250)
     })
     .await?;
-    let selector = "app.kubernetes.io/name=annulus,app.kubernetes.io/component=operator";
-    kubectl_ok(
-        &["-n", "annulus-system", "delete", "pod", "-l", selector, "--grace-period=0", "--force"],
-        "",
-    )
-    .await?;
+    let selector = "app.kubernetes.io/name=annulus-operator";
+    kubectl_ok(&["-n", "annulus-system", "delete", "pod", "-l", selector, "--grace-period=0", "--force"], "")
+        .await?;
     kvc.settled(5, LIMIT).await?;
     verify(&addresses, workload, Failures::None).await?;
     clean_up(&kvc).await
@@ -87,7 +84,8 @@ async fn a_statefulset_scaled_by_hand_is_put_back() -> anyhow::Result<()> {
     kubectl_ok(&["-n", &kvc.namespace, "scale", "statefulset/kv", "--replicas=3"], "").await?;
     let deadline = std::time::Instant::now() + LIMIT;
     loop {
-        let events = kubectl_ok(&["-n", &kvc.namespace, "get", "events", "-o", "jsonpath={.items[*].message}"], "");
+        let events =
+            kubectl_ok(&["-n", &kvc.namespace, "get", "events", "-o", "jsonpath={.items[*].message}"], "");
         let replicas = ["-n", &kvc.namespace, "get", "statefulset/kv", "-o", "jsonpath={.spec.replicas}"];
         if kubectl_ok(&replicas, "").await? == "4" && events.await?.contains("kubectl scale kvc/kv") {
             break;

@@ -97,7 +97,8 @@ pub async fn node_process(kvc: &Kvc, pod: &str) -> anyhow::Result<i32> {
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         let environment = std::fs::read(path.join("environ")).unwrap_or_default();
         let environment = String::from_utf8_lossy(&environment).into_owned();
-        let of_pod = command.contains(&format!("--name {pod} ")) || environment.contains(&format!("POD_NAME={pod}\0"));
+        let of_pod =
+            command.contains(&format!("--name {pod} ")) || environment.contains(&format!("POD_NAME={pod}\0"));
         if command.contains("annulus-node") && command.contains(&uid) && of_pod {
             return Ok(pid);
         }

@@ -28,7 +28,16 @@ async fn three_to_five_to_three_loses_nothing_and_moves_the_minimum() -> anyhow:
 async fn three_to_four_and_a_volume_deleted_on_scale_in() -> anyhow::Result<()> {
     let kvc = cluster("scale-by-one", 3, "").await?;
     kubectl_ok(
-        &["-n", &kvc.namespace, "patch", "kvc", "kv", "--type=merge", "-p", r#"{"spec":{"storage":{"onScaleIn":"Delete"}}}"#],
+        &[
+            "-n",
+            &kvc.namespace,
+            "patch",
+            "kvc",
+            "kv",
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"storage":{"onScaleIn":"Delete"}}}"#,
+        ],
         "",
     )
     .await?;

@@ -1,0 +1,40 @@
+//! Reading a cluster's resource and ring document.
+
+use anyhow::Context;
+use dynamo::ring::{Ring, from_json};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Client, Config};
+
+/// Where clusters are read from.
+pub struct Source {
+    client: Client,
+    namespace: String,
+}
+
+impl Source {
+    /// Uses the caller's kubeconfig.
+    pub async fn connect(namespace: Option<String>) -> anyhow::Result<Self> {
+        let config = Config::infer().await.context("no way to a cluster; is there a kubeconfig?")?;
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        Ok(Self { client: Client::try_from(config)?, namespace })
+    }
+
+    /// The resource, untyped: this program follows no version of the operator.
+    pub async fn resource(&self, name: &str) -> anyhow::Result<DynamicObject> {
+        let kind = GroupVersionKind::gvk("annulus.dev", "v1alpha1", "KeyValueCluster");
+        let resource = ApiResource::from_gvk(&kind);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        api.get(name).await.with_context(|| format!("reading kvc/{name} in namespace {}", self.namespace))
+    }
+
+    /// The published ring document.
+    pub async fn ring(&self, name: &str) -> anyhow::Result<Ring> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let name = format!("{name}-ring");
+        let map =
+            api.get(&name).await.with_context(|| format!("reading configmap/{name}; is there a ring yet?"))?;
+        let json = map.data.and_then(|mut data| data.remove("ring.json")).context("it holds no ring.json")?;
+        Ok(from_json(json.as_bytes())?)
+    }
+}

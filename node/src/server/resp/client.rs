@@ -1,0 +1,144 @@
+//! CLIENT: what connections are open, and what they say of themselves.
+
+use super::clients::Client;
+use super::command_table::COMMANDS;
+use super::connection::{Session, Silence};
+use super::error::{CommandError, shown};
+use super::parse::integer;
+use super::reply::Reply;
+use super::server::Server;
+use crate::coordinator::KeyValue;
+use bytes::Bytes;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// `CLIENT subcommand …`
+pub(super) fn answer<K: KeyValue>(
+    server: &Server<K>,
+    client: &Client,
+    session: &mut Session,
+    arguments: &[Bytes],
+) -> Result<Reply, CommandError> {
+    let subcommand = arguments[1].to_ascii_lowercase();
+    let now_ms = server.store.now_ms();
+    match (subcommand.as_slice(), &arguments[2..]) {
+        (b"id", []) => Ok(Reply::Integer(i64::try_from(client.id).unwrap_or(i64::MAX))),
+        (b"info", []) => Ok(Reply::Verbatim(line(client, now_ms) + "\n")),
+        (b"list", filter) => list(server, filter, now_ms),
+        (b"getname", []) => {
+            let name = client.names.lock().name.clone();
+            Ok(if name.is_empty() { Reply::Null } else { Reply::Text(name) })
+        }
+        (b"setname", [name]) => {
+            client.names.lock().name = checked_name(name)?;
+            Ok(Reply::OK)
+        }
+        (b"setinfo", [attribute, value]) => set_info(client, attribute, value),
+        (b"no-evict" | b"no-touch", [switch]) => match switch.to_ascii_lowercase().as_slice() {
+            b"on" | b"off" => Ok(Reply::OK),
+            _ => Err(CommandError::Syntax),
+        },
+        (b"reply", [mode]) => reply_mode(session, mode),
+        (b"kill", [kind, id]) if kind.eq_ignore_ascii_case(b"id") => kill(server, id),
+        (b"help", []) => Ok(help()),
+        (
+            b"kill" | b"pause" | b"unpause" | b"tracking" | b"trackinginfo" | b"caching" | b"getredir"
+            | b"unblock",
+            _,
+        ) => Err(CommandError::Unsupported {
+            what: format!("client {}", shown(arguments.get(1)).to_ascii_lowercase()),
+            reason: "is not offered: connections are known by their id alone, and keys are not tracked for clients",
+        }),
+        (
+            b"id" | b"info" | b"getname" | b"setname" | b"setinfo" | b"no-evict" | b"no-touch" | b"reply"
+            | b"help",
+            _,
+        ) => Err(CommandError::subcommand_arity("client", &subcommand)),
+        _ => Err(CommandError::UnknownSubcommand { subcommand: shown(arguments.get(1)), command: "CLIENT" }),
+    }
+}
+
+/// A name that CLIENT LIST can tell.
+pub(super) fn checked_name(name: &Bytes) -> Result<String, CommandError> {
+    printable(name)
+        .ok_or(CommandError::Fixed("ERR Client names cannot contain spaces, newlines or special characters."))
+}
+
+fn printable(text: &Bytes) -> Option<String> {
+    let printable = text.len() <= 256 && text.iter().all(u8::is_ascii_graphic);
+    printable.then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+fn list<K: KeyValue>(server: &Server<K>, filter: &[Bytes], now_ms: u64) -> Result<Reply, CommandError> {
+    let clients = match filter {
+        [] => server.clients.all(),
+        [option, kind] if option.eq_ignore_ascii_case(b"type") => match kind.to_ascii_lowercase().as_slice() {
+            b"normal" => server.clients.all(),
+            b"master" | b"replica" | b"slave" | b"pubsub" => Vec::new(),
+            _ => return Err(CommandError::Fixed("ERR Unknown client type")),
+        },
+        [option, ids @ ..] if option.eq_ignore_ascii_case(b"id") && !ids.is_empty() => {
+            let ids: Option<Vec<u64>> =
+                ids.iter().map(|id| integer(id).and_then(|id| u64::try_from(id).ok())).collect();
+            let ids = ids.ok_or(CommandError::Fixed("ERR Invalid client ID"))?;
+            ids.into_iter().filter_map(|id| server.clients.find(id)).collect()
+        }
+        _ => return Err(CommandError::Syntax),
+    };
+    Ok(Reply::Verbatim(clients.iter().map(|client| line(client, now_ms) + "\n").collect()))
+}
+
+fn line(client: &Client, now_ms: u64) -> String {
+    let command = COMMANDS.get(client.last_command.load(Relaxed)).map_or("NULL", |spec| spec.name);
+    client.line(now_ms, command)
+}
+
+fn set_info(client: &Client, attribute: &Bytes, value: &Bytes) -> Result<Reply, CommandError> {
+    let value = printable(value).ok_or(CommandError::Fixed(
+        "ERR lib-name and lib-ver cannot contain spaces, newlines or special characters.",
+    ))?;
+    let mut names = client.names.lock();
+    match attribute.to_ascii_lowercase().as_slice() {
+        b"lib-name" => names.library = value,
+        b"lib-ver" => names.library_version = value,
+        _ => return Err(CommandError::Fixed("ERR Unrecognized option for CLIENT SETINFO")),
+    }
+    Ok(Reply::OK)
+}
+
+fn reply_mode(session: &mut Session, mode: &Bytes) -> Result<Reply, CommandError> {
+    session.silence = match (mode.to_ascii_lowercase().as_slice(), session.silence) {
+        (b"on", _) => Silence::None,
+        (b"off", _) => Silence::All,
+        (b"skip", Silence::All) => Silence::All,
+        (b"skip", _) => Silence::ThisAndNext,
+        _ => return Err(CommandError::Syntax),
+    };
+    Ok(Reply::OK)
+}
+
+fn kill<K: KeyValue>(server: &Server<K>, id: &Bytes) -> Result<Reply, CommandError> {
+    let id = integer(id).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
+    let id = id.ok_or(CommandError::Fixed("ERR client-id should be greater than 0"))?;
+    let found = server.clients.find(id);
+    if let Some(client) = &found {
+        client.stop();
+    }
+    Ok(Reply::Integer(i64::from(found.is_some())))
+}
+
+fn help() -> Reply {
+    let lines = [
+        "CLIENT <subcommand> [<arg> ...]. Subcommands are:",
+        "GETNAME, SETNAME <name>, SETINFO <LIB-NAME|LIB-VER> <value>",
+        "    What this connection says of itself.",
+        "ID, INFO, LIST [TYPE <type> | ID <id> ...]",
+        "    This connection, and all of this node.",
+        "KILL ID <id>",
+        "    End a connection after the commands it has sent.",
+        "NO-EVICT <ON|OFF>, NO-TOUCH <ON|OFF>",
+        "    Accepted, without effect.",
+        "REPLY <ON|OFF|SKIP>",
+        "    Which replies are sent.",
+    ];
+    Reply::Array(lines.into_iter().map(Reply::Status).collect())
+}

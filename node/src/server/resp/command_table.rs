@@ -1,0 +1,246 @@
+//! Every command that is served: its arity, flags and keys, as `COMMAND` tells them.
+
+use bytes::Bytes;
+
+/// A served command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the command of that name")]
+pub(super) enum Id {
+    Asking,
+    Auth,
+    Client,
+    Cluster,
+    Command,
+    Config,
+    Dbsize,
+    Del,
+    Echo,
+    Exists,
+    Expire,
+    Expireat,
+    Expiretime,
+    Get,
+    Getex,
+    Getrange,
+    Getset,
+    Hello,
+    Info,
+    Keys,
+    Mget,
+    Mset,
+    Persist,
+    Pexpire,
+    Pexpireat,
+    Pexpiretime,
+    Ping,
+    Psetex,
+    Pttl,
+    Quit,
+    Randomkey,
+    Readonly,
+    Readwrite,
+    Reset,
+    Scan,
+    Select,
+    Set,
+    Setex,
+    Strlen,
+    Time,
+    Touch,
+    Ttl,
+    Type,
+    Unlink,
+    Wait,
+}
+
+/// What a command does to keys: decides what may run beside it on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Touches no key: answered at once by the connection.
+    None,
+    /// Reads its keys.
+    Read,
+    /// Writes its keys, and may read them.
+    Write,
+    /// Reads keys that it does not name.
+    All,
+}
+
+/// What is fixed about a command.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spec {
+    /// Name in lower case.
+    pub(super) name: &'static str,
+    /// Which one.
+    pub(super) id: Id,
+    /// Number of arguments, the name included; negative: at least so many.
+    pub(super) arity: i64,
+    /// What it does to keys.
+    pub(super) access: Access,
+    /// Whether it takes the same short time whatever the data.
+    pub(super) fast: bool,
+    /// Positions of its keys.
+    pub(super) keys: Keys,
+    /// Chapter of the Redis documentation.
+    pub(super) group: &'static str,
+    /// What it does, in one line.
+    pub(super) summary: &'static str,
+}
+
+/// Which arguments are keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Keys {
+    /// Position of the first; 0: none.
+    pub(super) first: usize,
+    /// Position of the last; -1: the last argument.
+    pub(super) last: i64,
+    /// Distance from one to the next.
+    pub(super) step: usize,
+}
+
+const NO_KEYS: Keys = Keys { first: 0, last: 0, step: 0 };
+const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1 };
+const ALL_ARGUMENTS: Keys = Keys { first: 1, last: -1, step: 1 };
+const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2 };
+
+impl Spec {
+    /// Finds a command by its name, in whatever case.
+    pub(super) fn find(name: &[u8]) -> Option<(usize, &'static Self)> {
+        let mut lower = [0; 16];
+        let lower = lower.get_mut(..name.len())?;
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        let index = COMMANDS.binary_search_by(|spec| spec.name.as_bytes().cmp(lower)).ok()?;
+        Some((index, &COMMANDS[index]))
+    }
+
+    /// Whether so many arguments, the name included, can be right.
+    pub(super) fn accepts(&self, arguments: usize) -> bool {
+        let arguments = i64::try_from(arguments).unwrap_or(i64::MAX);
+        if self.arity < 0 { arguments >= -self.arity } else { arguments == self.arity }
+    }
+
+    /// The keys among the arguments.
+    pub(super) fn keys_of<'a>(&self, arguments: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> + use<'a> {
+        let Keys { first, last, step } = self.keys;
+        let end = if last < 0 { arguments.len() } else { usize::try_from(last).unwrap_or(0) + 1 };
+        let end = if first == 0 { 0 } else { end.min(arguments.len()) };
+        arguments.get(first.min(end)..end).unwrap_or_default().iter().step_by(step.max(1))
+    }
+
+    /// Flags as `COMMAND` lists them.
+    pub(super) fn flags(&self) -> Vec<&'static str> {
+        let mut flags = match self.access {
+            Access::None => vec!["loading", "stale"],
+            Access::Read | Access::All => vec!["readonly"],
+            Access::Write => vec!["write"],
+        };
+        if self.fast {
+            flags.push("fast");
+        }
+        if matches!(self.id, Id::Auth | Id::Hello | Id::Quit | Id::Reset) {
+            flags.push("no_auth");
+        }
+        flags
+    }
+}
+
+const fn row(
+    name: &'static str,
+    id: Id,
+    arity: i64,
+    (access, keys, fast): (Access, Keys, bool),
+    group: &'static str,
+    summary: &'static str,
+) -> Spec {
+    Spec { name, id, arity, access, fast, keys, group, summary }
+}
+
+const LOCAL: (Access, Keys, bool) = (Access::None, NO_KEYS, true);
+const READ: (Access, Keys, bool) = (Access::Read, ONE_KEY, true);
+const WRITE: (Access, Keys, bool) = (Access::Write, ONE_KEY, true);
+const WHOLE: (Access, Keys, bool) = (Access::All, NO_KEYS, false);
+const READ_MANY: (Access, Keys, bool) = (Access::Read, ALL_ARGUMENTS, true);
+const WRITE_MANY: (Access, Keys, bool) = (Access::Write, ALL_ARGUMENTS, false);
+
+/// Every served command by name.
+#[rustfmt::skip]
+pub(super) static COMMANDS: &[Spec] = &[
+    row("asking", Id::Asking, 1, LOCAL, "cluster", "Does nothing: every node serves every key."),
+    row("auth", Id::Auth, -2, LOCAL, "connection", "Is refused: no password is configured."),
+    row("client", Id::Client, -2, LOCAL, "connection", "Tells and sets things about connections."),
+    row("cluster", Id::Cluster, -2, LOCAL, "cluster", "Describes the ring in the terms of Redis Cluster."),
+    row("command", Id::Command, -1, LOCAL, "server", "Describes the commands."),
+    row("config", Id::Config, -2, LOCAL, "server", "Tells settings; sets none."),
+    row("dbsize", Id::Dbsize, 1, WHOLE, "server", "Counts the keys of the cluster."),
+    row("del", Id::Del, -2, WRITE_MANY, "generic", "Deletes keys, each for itself."),
+    row("echo", Id::Echo, 2, LOCAL, "connection", "Returns its argument."),
+    row("exists", Id::Exists, -2, READ_MANY, "generic", "Counts those of the keys that exist."),
+    row("expire", Id::Expire, -3, WRITE, "generic", "Sets a key's time to live in seconds."),
+    row("expireat", Id::Expireat, -3, WRITE, "generic", "Sets when a key expires, in seconds since 1970."),
+    row("expiretime", Id::Expiretime, 2, READ, "generic", "Tells when a key expires, in seconds since 1970."),
+    row("get", Id::Get, 2, READ, "string", "Returns a key's value."),
+    row("getex", Id::Getex, -2, WRITE, "string", "Returns a key's value and sets when it expires."),
+    row("getrange", Id::Getrange, 4, READ, "string", "Returns a part of a key's value."),
+    row("getset", Id::Getset, 3, WRITE, "string", "Sets a key's value and returns the one read just before."),
+    row("hello", Id::Hello, -1, LOCAL, "connection", "Chooses the version of the protocol."),
+    row("info", Id::Info, -1, LOCAL, "server", "Tells about this node."),
+    row("keys", Id::Keys, 2, WHOLE, "generic", "Returns all keys that match a pattern."),
+    row("mget", Id::Mget, -2, READ_MANY, "string", "Returns the values of keys."),
+    row("mset", Id::Mset, -3, (Access::Write, EVERY_OTHER, false), "string", "Sets keys, each for itself."),
+    row("persist", Id::Persist, 2, WRITE, "generic", "Takes away a key's expiry."),
+    row("pexpire", Id::Pexpire, -3, WRITE, "generic", "Sets a key's time to live in milliseconds."),
+    row("pexpireat", Id::Pexpireat, -3, WRITE, "generic", "Sets when a key expires, in milliseconds since 1970."),
+    row("pexpiretime", Id::Pexpiretime, 2, READ, "generic", "Tells when a key expires, in milliseconds since 1970."),
+    row("ping", Id::Ping, -1, LOCAL, "connection", "Returns PONG or its argument."),
+    row("psetex", Id::Psetex, 4, WRITE, "string", "Sets a key's value and its time to live in milliseconds."),
+    row("pttl", Id::Pttl, 2, READ, "generic", "Returns a key's time to live in milliseconds."),
+    row("quit", Id::Quit, -1, LOCAL, "connection", "Closes the connection."),
+    row("randomkey", Id::Randomkey, 1, WHOLE, "generic", "Returns some key."),
+    row("readonly", Id::Readonly, 1, LOCAL, "cluster", "Does nothing: every node serves every key."),
+    row("readwrite", Id::Readwrite, 1, LOCAL, "cluster", "Does nothing: every node serves every key."),
+    row("reset", Id::Reset, 1, LOCAL, "connection", "Puts the connection back to how it began."),
+    row("scan", Id::Scan, -2, WHOLE, "generic", "Returns keys of the cluster, part by part."),
+    row("select", Id::Select, 2, LOCAL, "connection", "Chooses database 0, the only one."),
+    row("set", Id::Set, -3, WRITE, "string", "Sets a key's value."),
+    row("setex", Id::Setex, 4, WRITE, "string", "Sets a key's value and its time to live in seconds."),
+    row("strlen", Id::Strlen, 2, READ, "string", "Returns the length of a key's value."),
+    row("time", Id::Time, 1, LOCAL, "server", "Returns this node's clock."),
+    row("touch", Id::Touch, -2, READ_MANY, "generic", "Counts those of the keys that exist."),
+    row("ttl", Id::Ttl, 2, READ, "generic", "Returns a key's time to live in seconds."),
+    row("type", Id::Type, 2, READ, "generic", "Returns the type of a key: string or none."),
+    row("unlink", Id::Unlink, -2, WRITE_MANY, "generic", "Deletes keys, each for itself."),
+    row("wait", Id::Wait, 3, LOCAL, "generic", "Tells how many replicas have every answered write."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_every_name_is_found() {
+        assert!(COMMANDS.is_sorted_by(|a, b| a.name < b.name));
+        for spec in COMMANDS {
+            let found = Spec::find(spec.name.to_uppercase().as_bytes()).map(|(_, found)| found.id);
+            assert_eq!(found, Some(spec.id));
+        }
+        assert!(Spec::find(b"").is_none() && Spec::find(b"sets").is_none() && Spec::find(&[b'x'; 99]).is_none());
+    }
+
+    #[test]
+    fn keys_are_found() {
+        let keys = |line: &str| {
+            let arguments: Vec<Bytes> = line.split(' ').map(|word| Bytes::from(word.to_owned())).collect();
+            let (_, spec) = Spec::find(&arguments[0]).unwrap();
+            spec.keys_of(&arguments)
+                .map(|key| String::from_utf8_lossy(key).into_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(keys("mset a 1 b 2"), "a b");
+        assert_eq!(keys("del a b c"), "a b c");
+        assert_eq!(keys("set a b EX 1"), "a");
+        assert_eq!(keys("ping a"), "");
+        assert_eq!(keys("get"), "");
+    }
+}

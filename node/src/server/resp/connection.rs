@@ -1,0 +1,183 @@
+//! Commands that concern the connection alone: PING, ECHO, HELLO, AUTH, SELECT, RESET, QUIT and the like.
+
+use super::clients::Client;
+use super::command_table::{Id, Spec};
+use super::error::{CommandError, shown};
+use super::parse::integer;
+use super::reply::{Protocol, Reply};
+use super::server::Server;
+use super::{client, cluster, command, config, info};
+use crate::coordinator::KeyValue;
+use bytes::Bytes;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Version of Redis whose commands and replies are followed, told to clients that choose by it.
+pub(super) const REDIS_VERSION: &str = "7.4.0";
+
+/// What a connection has agreed with its client.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    /// How replies are encoded.
+    pub(super) protocol: Protocol,
+    /// Whether the client wants no more.
+    pub(super) quit: bool,
+    /// Which replies the client wants.
+    pub(super) silence: Silence,
+}
+
+/// Which replies are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// None.
+    #[default]
+    None,
+    /// That of this command and of the next.
+    ThisAndNext,
+    /// That of this command.
+    This,
+    /// All.
+    All,
+}
+
+impl Session {
+    /// Whether the reply that is due now is left out.
+    pub(super) fn take_silence(&mut self) -> bool {
+        let silent = self.silence != Silence::None;
+        self.silence = match self.silence {
+            Silence::ThisAndNext => Silence::This,
+            Silence::This | Silence::None => Silence::None,
+            Silence::All => Silence::All,
+        };
+        silent
+    }
+
+    fn speak(&mut self, protocol: Protocol, client: &Client) {
+        self.protocol = protocol;
+        client.protocol.store(if protocol == Protocol::Resp3 { 3 } else { 2 }, Relaxed);
+    }
+}
+
+/// Answers a command that touches no key.
+pub(super) fn answer<K: KeyValue>(
+    server: &Server<K>,
+    client: &Client,
+    session: &mut Session,
+    spec: &Spec,
+    arguments: &[Bytes],
+) -> Result<Reply, CommandError> {
+    match spec.id {
+        Id::Ping => ping(arguments),
+        Id::Echo => Ok(Reply::Bulk(arguments[1].clone())),
+        Id::Hello => hello(client, session, arguments),
+        Id::Auth => Err(auth(arguments)),
+        Id::Select => select(&arguments[1]),
+        Id::Reset => Ok(reset(client, session)),
+        Id::Quit => {
+            session.quit = true;
+            Ok(Reply::OK)
+        }
+        Id::Asking | Id::Readonly | Id::Readwrite => Ok(Reply::OK),
+        Id::Client => client::answer(server, client, session, arguments),
+        Id::Command => command::answer(arguments),
+        Id::Cluster => cluster::answer(server, arguments),
+        Id::Config => config::answer(server.store.limits(), arguments),
+        Id::Info => Ok(info::answer(server, &arguments[1..])),
+        Id::Time => Ok(time(server.store.now_ms())),
+        Id::Wait => wait(server, arguments),
+        _ => Err(CommandError::not_served(arguments)),
+    }
+}
+
+fn ping(arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    match arguments {
+        [_] => Ok(Reply::Status("PONG")),
+        [_, message] => Ok(Reply::Bulk(message.clone())),
+        _ => Err(CommandError::Arity(String::from("ping"))),
+    }
+}
+
+/// `HELLO [protocol [AUTH user password] [SETNAME name]]`
+fn hello(client: &Client, session: &mut Session, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    let protocol = match arguments.get(1) {
+        None => session.protocol,
+        Some(version) => match integer(version) {
+            Some(2) => Protocol::Resp2,
+            Some(3) => Protocol::Resp3,
+            Some(_) => return Err(CommandError::Fixed("NOPROTO unsupported protocol version")),
+            None => return Err(CommandError::Fixed("ERR Protocol version is not an integer or out of range")),
+        },
+    };
+    let mut name = None;
+    let mut options = arguments.get(2..).unwrap_or_default();
+    while let [option, rest @ ..] = options {
+        options = match (option.to_ascii_lowercase().as_slice(), rest) {
+            (b"auth", [_, _, ..]) => return Err(WRONG_PASSWORD),
+            (b"setname", [wanted, rest @ ..]) => {
+                name = Some(client::checked_name(wanted)?);
+                rest
+            }
+            _ => return Err(CommandError::HelloOption(shown(Some(option)))),
+        };
+    }
+    if let Some(name) = name {
+        client.names.lock().name = name;
+    }
+    session.speak(protocol, client);
+    let version = if protocol == Protocol::Resp3 { 3 } else { 2 };
+    Ok(Reply::Map(vec![
+        (Reply::Word("server"), Reply::Word("redis")),
+        (Reply::Word("version"), Reply::Word(REDIS_VERSION)),
+        (Reply::Word("proto"), Reply::Integer(version)),
+        (Reply::Word("id"), Reply::Integer(i64::try_from(client.id).unwrap_or(i64::MAX))),
+        (Reply::Word("mode"), Reply::Word("cluster")),
+        (Reply::Word("role"), Reply::Word("master")),
+        (Reply::Word("modules"), Reply::Array(Vec::new())),
+    ]))
+}
+
+const WRONG_PASSWORD: CommandError =
+    CommandError::Fixed("WRONGPASS invalid username-password pair or user is disabled.");
+
+/// A password that nothing checks is refused, lest someone believe that it protects.
+fn auth(arguments: &[Bytes]) -> CommandError {
+    match arguments {
+        [_, _] => CommandError::Fixed(
+            "ERR AUTH <password> called without any password configured for the default user. \
+             Are you sure your configuration is correct?",
+        ),
+        [_, _, _] => WRONG_PASSWORD,
+        _ => CommandError::Syntax,
+    }
+}
+
+fn select(database: &Bytes) -> Result<Reply, CommandError> {
+    match integer(database).ok_or(CommandError::NotInteger)? {
+        0 => Ok(Reply::OK),
+        _ => {
+            Err(CommandError::Fixed("ERR DB index is out of range: there is database 0 only, as in Redis Cluster"))
+        }
+    }
+}
+
+fn reset(client: &Client, session: &mut Session) -> Reply {
+    *session = Session::default();
+    session.speak(Protocol::Resp2, client);
+    client.names.lock().name.clear();
+    Reply::Status("RESET")
+}
+
+fn time(now_ms: u64) -> Reply {
+    Reply::Array(vec![Reply::Text((now_ms / 1000).to_string()), Reply::Text((now_ms % 1000 * 1000).to_string())])
+}
+
+/// `WAIT replicas timeout`: a write was answered when w nodes had it durably, so besides the first there are w − 1.
+fn wait<K: KeyValue>(server: &Server<K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    integer(&arguments[1]).ok_or(CommandError::NotInteger)?;
+    let timeout =
+        integer(&arguments[2]).ok_or(CommandError::Fixed("ERR timeout is not an integer or out of range"))?;
+    if timeout < 0 {
+        return Err(CommandError::Fixed("ERR timeout is negative"));
+    }
+    let w = server.store.ring().map_or(0, |view| view.ring().quorums.w);
+    Ok(Reply::Integer(i64::from(w.saturating_sub(1))))
+}

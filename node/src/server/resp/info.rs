@@ -1,0 +1,164 @@
+//! INFO: this node, in the sections that tools for Redis read, and one of its own.
+
+use super::cluster::host_and_port;
+use super::connection::REDIS_VERSION;
+use super::reply::Reply;
+use super::server::Server;
+use crate::coordinator::{KeyValue, Overview};
+use bytes::Bytes;
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// `INFO [section …]`
+pub(super) fn answer<K: KeyValue>(server: &Server<K>, wanted: &[Bytes]) -> Reply {
+    let all = |wanted: &Bytes| {
+        [&b"all"[..], b"default", b"everything"].iter().any(|name| wanted.eq_ignore_ascii_case(name))
+    };
+    let whole = wanted.is_empty() || wanted.iter().any(all);
+    let overview = server.store.overview();
+    let mut text = String::new();
+    for (name, fields) in sections(server, &overview) {
+        if !whole && !wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(name.as_bytes())) {
+            continue;
+        }
+        // Writing to a string cannot fail.
+        let separator = if text.is_empty() { "" } else { "\r\n" };
+        let _ = write!(text, "{separator}# {name}\r\n");
+        for (field, value) in fields {
+            let _ = write!(text, "{field}:{value}\r\n");
+        }
+    }
+    Reply::Verbatim(text)
+}
+
+type Section = (&'static str, Vec<(&'static str, String)>);
+
+fn sections<K: KeyValue>(server: &Server<K>, overview: &Overview) -> Vec<Section> {
+    let Server { store, metrics, clients, .. } = server;
+    let uptime = store.now_ms().saturating_sub(server.started_ms) / 1000;
+    let limits = store.limits();
+    let id = overview.incarnation.simple();
+    vec![
+        (
+            "Server",
+            vec![
+                ("redis_version", REDIS_VERSION.to_owned()),
+                ("server_name", String::from("annulus")),
+                ("annulus_version", env!("CARGO_PKG_VERSION").to_owned()),
+                ("redis_mode", String::from("cluster")),
+                ("os", std::env::consts::OS.to_owned()),
+                ("arch_bits", usize::BITS.to_string()),
+                ("process_id", std::process::id().to_string()),
+                ("run_id", format!("{id}00000000")),
+                ("tcp_port", port(server, overview).to_string()),
+                ("uptime_in_seconds", uptime.to_string()),
+                ("uptime_in_days", (uptime / 86_400).to_string()),
+            ],
+        ),
+        (
+            "Clients",
+            vec![
+                ("connected_clients", clients.count().to_string()),
+                ("maxclients", limits.connections_max.to_string()),
+                ("blocked_clients", String::from("0")),
+            ],
+        ),
+        (
+            "Memory",
+            vec![
+                ("used_memory", resident_bytes().unwrap_or(0).to_string()),
+                ("used_memory_rss", resident_bytes().unwrap_or(0).to_string()),
+                ("maxmemory", String::from("0")),
+                ("maxmemory_policy", String::from("noeviction")),
+            ],
+        ),
+        (
+            "Persistence",
+            vec![
+                ("loading", u8::from(store.ring().is_none()).to_string()),
+                ("aof_enabled", String::from("1")),
+                ("aof_last_write_status", String::from("ok")),
+                ("rdb_bgsave_in_progress", String::from("0")),
+            ],
+        ),
+        (
+            "Stats",
+            vec![
+                ("total_connections_received", metrics.accepted.load(Relaxed).to_string()),
+                ("total_commands_processed", metrics.commands().to_string()),
+                ("total_net_input_bytes", metrics.bytes_in.load(Relaxed).to_string()),
+                ("total_net_output_bytes", metrics.bytes_out.load(Relaxed).to_string()),
+                ("rejected_connections", metrics.turned_away.load(Relaxed).to_string()),
+            ],
+        ),
+        (
+            "Replication",
+            vec![
+                // There is no leader: every node takes writes, which is what clients mean by master.
+                ("role", String::from("master")),
+                ("connected_slaves", String::from("0")),
+                ("master_replid", format!("{id}00000000")),
+                ("master_repl_offset", String::from("0")),
+            ],
+        ),
+        ("CPU", processor_seconds()),
+        ("Cluster", vec![("cluster_enabled", String::from("1"))]),
+        ("Annulus", annulus(overview)),
+        ("Keyspace", keyspace(overview)),
+    ]
+}
+
+/// The port that clients are told, and until there is a ring the usual one.
+fn port<K: KeyValue>(server: &Server<K>, overview: &Overview) -> u16 {
+    let view = server.store.ring();
+    let member = view.as_ref().and_then(|view| view.ring().member_by_incarnation(overview.incarnation));
+    member.map_or(6379, |member| host_and_port(&member.client_address).1)
+}
+
+fn annulus(overview: &Overview) -> Vec<(&'static str, String)> {
+    vec![
+        ("annulus_name", overview.name.clone()),
+        ("annulus_incarnation", overview.incarnation.to_string()),
+        ("annulus_ready", u8::from(overview.ready).to_string()),
+        ("annulus_epoch", overview.epoch.to_string()),
+        ("annulus_keys_stored", overview.keys.to_string()),
+        ("annulus_bytes_stored", overview.bytes.to_string()),
+        ("annulus_hints", overview.hints.to_string()),
+        ("annulus_hint_bytes", overview.hint_bytes.to_string()),
+        ("annulus_copying_partitions", overview.copying_partitions.to_string()),
+        ("annulus_moved_bytes", overview.moved_bytes.to_string()),
+        ("annulus_unreachable", overview.unreachable.join(",")),
+        ("annulus_disk_bytes_free", overview.disk_bytes_free.to_string()),
+        ("annulus_disk_bytes_total", overview.disk_bytes_total.to_string()),
+    ]
+}
+
+/// Keys that this node stores, as a replica or as an owner: as a node of Redis Cluster, it tells of itself. DBSIZE
+/// counts the cluster.
+fn keyspace(overview: &Overview) -> Vec<(&'static str, String)> {
+    if overview.keys == 0 {
+        return Vec::new();
+    }
+    vec![("db0", format!("keys={},expires=0,avg_ttl=0", overview.keys))]
+}
+
+/// Memory of this process in bytes, where the system tells.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = status.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
+/// Processor time of this process, where the system tells.
+fn processor_seconds() -> Vec<(&'static str, String)> {
+    const TICKS_A_SECOND: f64 = 100.0;
+    let Ok(status) = std::fs::read_to_string("/proc/self/stat") else { return Vec::new() };
+    // The second field is a name in parentheses that may hold spaces; those wanted are the 14th and 15th.
+    let Some((_, fields)) = status.rsplit_once(") ") else { return Vec::new() };
+    let ticks: Vec<f64> = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    let [user, system] = ticks[..] else { return Vec::new() };
+    vec![
+        ("used_cpu_sys", format!("{:.6}", system / TICKS_A_SECOND)),
+        ("used_cpu_user", format!("{:.6}", user / TICKS_A_SECOND)),
+    ]
+}

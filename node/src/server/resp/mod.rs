@@ -1,0 +1,38 @@
+//! The RESP front end: any Redis client, and any Redis Cluster client.
+//!
+//! One task serves one connection ([`pipeline`]): it parses requests out of what was read ([`parse`]), answers what
+//! needs no store at once, runs the others side by side as far as their keys allow ([`in_flight`]), and writes the
+//! replies in order. Each family of commands is a file.
+
+mod client;
+mod clients;
+mod cluster;
+mod command;
+mod command_table;
+mod config;
+mod connection;
+mod dispatch;
+mod error;
+mod glob;
+mod in_flight;
+mod info;
+mod inline;
+mod keys;
+mod output;
+mod parse;
+mod pipeline;
+mod reply;
+mod scan;
+mod server;
+mod set;
+mod strings;
+mod ttl;
+mod unsupported;
+mod value;
+
+pub use server::serve;
+
+/// Names of all served commands, in the order of the command table.
+pub(super) fn command_names() -> impl Iterator<Item = &'static str> {
+    command_table::COMMANDS.iter().map(|spec| spec.name)
+}

@@ -1,0 +1,331 @@
+//! One connection: requests in, replies out in the same order, and as much as possible side by side in between.
+//!
+//! Everything happens in one `poll`: parse what was read, start what may start, collect what is done, write, read on. A
+//! client that does not take its replies, or sends more than can be carried out, is not read from until it does.
+
+use super::clients::Client;
+use super::command_table::{Access, Spec};
+use super::connection::{self, Session};
+use super::dispatch;
+use super::error::CommandError;
+use super::in_flight::{KeysInFlight, Touched};
+use super::output::Output;
+use super::parse::{Request, RequestParser};
+use super::reply::{Protocol, Reply};
+use super::server::Server;
+use crate::coordinator::KeyValue;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
+
+/// Most commands of one connection under way at once.
+const COMMANDS_MAX: usize = 1024;
+/// What is read at once: little while the client sends little, more while it sends much. In bytes.
+const READ_BYTES_MIN: usize = 4 << 10;
+const READ_BYTES_MAX: usize = 256 << 10;
+
+/// Serves one connection until the client or the server ends it.
+///
+/// # Errors
+/// The socket's. Commands under way are dropped: their writes may have been stored.
+pub(super) async fn run<K, IO>(io: IO, server: &Server<K>, client: &Arc<Client>) -> io::Result<()>
+where
+    K: KeyValue,
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let limits = server.store.limits();
+    let mut connection = Connection {
+        io,
+        server,
+        client,
+        input: BytesMut::new(),
+        parser: RequestParser::new(limits),
+        session: Session::default(),
+        read_bytes: READ_BYTES_MIN,
+        waiting: None,
+        keys: KeysInFlight::default(),
+        replies: VecDeque::new(),
+        first: 0,
+        commands: 0,
+        request_bytes: 0,
+        held_bytes: 0,
+        typical_bytes: 0,
+        output: Output::default(),
+        reading: Reading::Open,
+    };
+    let mut running = FuturesUnordered::new();
+    let start = |number: u64, spec: &'static Spec, arguments: Vec<Bytes>| async move {
+        (number, dispatch::execute(server, spec, arguments).await)
+    };
+    std::future::poll_fn(|cx| connection.poll(cx, &mut running, &start)).await?;
+    // The client may be gone already, which is no error of ours.
+    let _ = connection.io.shutdown().await;
+    Ok(())
+}
+
+struct Connection<'a, K, IO> {
+    io: IO,
+    server: &'a Server<K>,
+    client: &'a Arc<Client>,
+    input: BytesMut,
+    parser: RequestParser,
+    session: Session,
+    read_bytes: usize,
+    /// A command that waits for others to give its keys free.
+    waiting: Option<Parsed>,
+    keys: KeysInFlight,
+    /// Replies that are due, in order; the first is that of command number `first`.
+    replies: VecDeque<Due>,
+    first: u64,
+    /// Commands under way.
+    commands: usize,
+    /// Bytes of their requests.
+    request_bytes: usize,
+    /// Bytes of replies that are ready and not yet their turn.
+    held_bytes: usize,
+    /// Size of a large recent reply: what a command under way is expected to bring.
+    typical_bytes: usize,
+    output: Output,
+    reading: Reading,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Open,
+    /// Nothing more is read; what was read is carried out.
+    Ended,
+    /// What was read and not yet begun is dropped.
+    Closed,
+}
+
+/// A command that has been parsed and checked.
+struct Parsed {
+    index: usize,
+    spec: &'static Spec,
+    arguments: Vec<Bytes>,
+    bytes: usize,
+    touched: Touched,
+}
+
+/// A reply that is due.
+struct Due {
+    protocol: Protocol,
+    silent: bool,
+    state: State,
+}
+
+enum State {
+    Ready(Reply),
+    Running { index: usize, access: Access, touched: Touched, bytes: usize, since: Instant },
+}
+
+impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, IO> {
+    fn poll<F, S>(
+        &mut self,
+        cx: &mut Context<'_>,
+        running: &mut FuturesUnordered<F>,
+        start: &S,
+    ) -> Poll<io::Result<()>>
+    where
+        F: Future<Output = (u64, Reply)>,
+        S: Fn(u64, &'static Spec, Vec<Bytes>) -> F,
+    {
+        loop {
+            if self.reading == Reading::Open && self.client.poll_stopped(cx) {
+                self.reading = Reading::Ended;
+            }
+            let mut progressed = self.take_requests(running, start);
+            let was_full = !self.may_start();
+            while let Poll::Ready(Some((number, reply))) = running.poll_next_unpin(cx) {
+                self.complete(number, reply);
+                progressed = true;
+            }
+            self.encode_ready();
+            let written = self.output.bytes();
+            let drained = self.output.poll_write(&mut self.io, cx)?.is_ready();
+            self.count_sent(written - self.output.bytes());
+            if (progressed || was_full) && self.may_start() && self.reading != Reading::Closed {
+                continue;
+            }
+            if self.reading != Reading::Open {
+                let done = drained && self.replies.is_empty() && self.waiting.is_none();
+                return if done { Poll::Ready(Ok(())) } else { Poll::Pending };
+            }
+            if self.waiting.is_some() || !self.may_start() {
+                // Woken by a command that ends or by the socket taking replies.
+                return Poll::Pending;
+            }
+            match self.poll_read(cx)? {
+                Poll::Ready(0) => self.reading = Reading::Ended,
+                Poll::Ready(_) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Parses and starts until there is nothing to parse or something has to wait. Whether anything was begun.
+    fn take_requests<F, S>(&mut self, running: &FuturesUnordered<F>, start: &S) -> bool
+    where
+        S: Fn(u64, &'static Spec, Vec<Bytes>) -> F,
+    {
+        let mut progressed = false;
+        let mut now = None;
+        while self.reading != Reading::Closed && self.may_start() {
+            let Some(parsed) = self.waiting.take().or_else(|| self.parse(&mut progressed)) else { break };
+            if !self.keys.begin(&parsed.touched, parsed.spec.access) {
+                self.waiting = Some(parsed);
+                break;
+            }
+            let number = self.first + self.replies.len() as u64;
+            let Parsed { index, spec, arguments, bytes, touched } = parsed;
+            let since = *now.get_or_insert_with(Instant::now);
+            self.commands += 1;
+            self.request_bytes += bytes;
+            self.due(State::Running { index, access: spec.access, touched, bytes, since });
+            running.push(start(number, spec, arguments));
+            progressed = true;
+        }
+        progressed
+    }
+
+    /// The next command that needs the store; those before it that need none are answered on the way.
+    fn parse(&mut self, progressed: &mut bool) -> Option<Parsed> {
+        while self.reading != Reading::Closed && self.may_start() {
+            let (arguments, bytes) = match self.parser.next(&mut self.input) {
+                Ok(None) => return None,
+                Ok(Some(Request::Command { arguments, bytes })) => (arguments, bytes),
+                Ok(Some(Request::Oversize(oversize))) => {
+                    self.refuse(Reply::Error(oversize.to_string()));
+                    continue;
+                }
+                Err(error) => {
+                    self.refuse(Reply::Error(error.to_string()));
+                    self.reading = Reading::Closed;
+                    return None;
+                }
+            };
+            *progressed = true;
+            let Some((index, spec)) = Spec::find(&arguments[0]) else {
+                self.refuse(CommandError::not_served(&arguments).into());
+                continue;
+            };
+            if !spec.accepts(arguments.len()) || (spec.keys.step == 2 && arguments.len().is_multiple_of(2)) {
+                self.refuse(CommandError::Arity(spec.name.to_owned()).into());
+                continue;
+            }
+            self.client.last_command.store(index, Relaxed);
+            if spec.access != Access::None {
+                let touched = self.keys.touched(spec, &arguments);
+                return Some(Parsed { index, spec, arguments, bytes, touched });
+            }
+            self.answer_at_once(index, spec, &arguments);
+        }
+        None
+    }
+
+    fn answer_at_once(&mut self, index: usize, spec: &'static Spec, arguments: &[Bytes]) {
+        let since = Instant::now();
+        let reply = connection::answer(self.server, self.client, &mut self.session, spec, arguments);
+        let reply = reply.unwrap_or_else(Reply::from);
+        if let Some(counters) = self.server.metrics.resp(index) {
+            counters.record(since.elapsed(), reply.is_error());
+        }
+        if self.session.quit {
+            self.reading = Reading::Closed;
+        }
+        self.held_bytes += reply.bytes();
+        self.due(State::Ready(reply));
+    }
+
+    fn refuse(&mut self, reply: Reply) {
+        self.server.metrics.refused.fetch_add(1, Relaxed);
+        self.held_bytes += reply.bytes();
+        self.due(State::Ready(reply));
+    }
+
+    fn due(&mut self, state: State) {
+        let silent = self.session.take_silence();
+        self.replies.push_back(Due { protocol: self.session.protocol, silent, state });
+    }
+
+    fn complete(&mut self, number: u64, reply: Reply) {
+        let place = usize::try_from(number - self.first).unwrap_or(usize::MAX);
+        let Some(due) = self.replies.get_mut(place) else { return };
+        let reply_bytes = reply.bytes();
+        let failed = reply.is_error();
+        let State::Running { index, access, touched, bytes, since } =
+            std::mem::replace(&mut due.state, State::Ready(reply))
+        else {
+            return;
+        };
+        self.keys.end(&touched, access);
+        self.commands -= 1;
+        self.request_bytes -= bytes;
+        self.held_bytes += reply_bytes;
+        self.typical_bytes = reply_bytes.max(self.typical_bytes - self.typical_bytes / 64);
+        if let Some(counters) = self.server.metrics.resp(index) {
+            counters.record(since.elapsed(), failed);
+        }
+    }
+
+    /// Moves the replies whose turn has come to the output.
+    fn encode_ready(&mut self) {
+        while let Some(Due { state: State::Ready(_), .. }) = self.replies.front() {
+            let Some(Due { protocol, silent, state: State::Ready(reply) }) = self.replies.pop_front() else {
+                return;
+            };
+            self.first += 1;
+            self.held_bytes -= reply.bytes();
+            if !silent {
+                reply.encode(protocol, &mut self.output);
+            }
+        }
+    }
+
+    /// Whether one more command may begin, by what is under way and by what the client has not taken.
+    fn may_start(&self) -> bool {
+        let limits = self.server.store.limits();
+        let untaken = self.output.bytes() + self.held_bytes + self.commands * self.typical_bytes;
+        self.replies.len() < COMMANDS_MAX
+            && self.request_bytes <= limits.connection_request_bytes_max
+            && untaken <= limits.connection_reply_bytes_max
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let wanted =
+            self.parser.bytes_wanted(&self.input).clamp(self.read_bytes, READ_BYTES_MAX.max(self.read_bytes));
+        if self.input.capacity() - self.input.len() < wanted {
+            self.input.reserve(wanted);
+        }
+        let room = self.input.capacity() - self.input.len();
+        let read = pin!(self.io.read_buf(&mut self.input)).poll(cx);
+        if let Poll::Ready(Ok(bytes)) = read {
+            // A read that fills its room says that more is waiting.
+            self.read_bytes =
+                if bytes == room { self.read_bytes * 2 } else { self.read_bytes - self.read_bytes / 4 };
+            self.read_bytes = self.read_bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+            self.client.active_ms.store(self.server.store.now_ms(), Relaxed);
+            self.server.metrics.bytes_in.fetch_add(bytes as u64, Relaxed);
+        } else if self.input.is_empty() && room > 4 * READ_BYTES_MIN && self.commands == 0 {
+            // Thousands of idle connections shall not keep the room that a busy moment needed.
+            self.input = BytesMut::new();
+            self.read_bytes = READ_BYTES_MIN;
+        }
+        read
+    }
+
+    fn count_sent(&self, bytes: usize) {
+        if bytes > 0 {
+            self.server.metrics.bytes_out.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+}

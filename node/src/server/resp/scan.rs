@@ -1,0 +1,202 @@
+//! SCAN, KEYS and RANDOMKEY: walks along the ring.
+//!
+//! A cursor is a place on the ring: the number of the block of 2^11 tokens to go on with. It says all there is to say,
+//! so any node can go on with it, at any time, whatever became of the partitions since; and it is below 2^53, so
+//! clients that read numbers as floating point keep it whole. A page ends only between blocks. Every key that is there
+//! during the whole walk is returned at least once.
+
+use super::error::CommandError;
+use super::glob;
+use super::parse::integer;
+use super::reply::Reply;
+use super::value::current;
+use crate::coordinator::{KeyValue, RequestError};
+use bytes::{BufMut, Bytes, BytesMut};
+use dynamo::object::Object;
+use dynamo::ring::RingView;
+use dynamo::token::{Token, first_token};
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+/// Tokens of a block, as a power of two. No partition is smaller: 2^50 tokens make a hash slot.
+const BLOCK_BITS: u32 = 11;
+/// First number that is no block.
+const BLOCK_END: u64 = 1 << (64 - BLOCK_BITS);
+/// Keys that SCAN looks for unless told otherwise, as in Redis.
+const COUNT_DEFAULT: usize = 10;
+/// Most keys that one SCAN looks for.
+const COUNT_MAX: usize = 10_000;
+/// Most partitions that one SCAN looks into: those of a nearly empty cluster.
+const PARTITIONS_MAX: u32 = 512;
+/// Most partitions looked into at once.
+const PARTITIONS_AT_ONCE_MAX: u32 = 32;
+
+/// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
+pub(super) async fn scan<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    let cursor = std::str::from_utf8(&arguments[1]).ok().and_then(|cursor| cursor.parse::<u64>().ok());
+    let cursor = cursor.filter(|&cursor| cursor < BLOCK_END).ok_or(CommandError::Cursor)?;
+    let options = ScanOptions::parse(&arguments[2..])?;
+    let view = store.ring().ok_or(RequestError::NoRing)?;
+    let page = walk(store, &view, cursor, options.count, PARTITIONS_MAX).await?;
+    let found = if options.strings { page.live_keys(store.now_ms(), options.pattern) } else { Vec::new() };
+    Ok(Reply::Array(vec![Reply::Text(page.next.unwrap_or(0).to_string()), Reply::Array(found)]))
+}
+
+/// `KEYS pattern`, refused when the reply gets larger than a connection may hold.
+pub(super) async fn keys<K: KeyValue>(store: &K, pattern: &Bytes) -> Result<Reply, CommandError> {
+    let view = store.ring().ok_or(RequestError::NoRing)?;
+    let bytes_max = store.limits().connection_reply_bytes_max;
+    let (mut found, mut bytes, mut block) = (Vec::new(), 0, Some(0));
+    while let Some(from) = block {
+        let page = walk(store, &view, from, COUNT_MAX, PARTITIONS_MAX).await?;
+        let keys = page.live_keys(store.now_ms(), Some(pattern));
+        bytes += keys.iter().map(Reply::bytes).sum::<usize>();
+        if bytes > bytes_max {
+            return Err(CommandError::ReplyTooLarge { bytes_max });
+        }
+        found.extend(keys);
+        block = page.next;
+    }
+    Ok(Reply::Array(found))
+}
+
+/// `RANDOMKEY`: the first key from a random place on, so keys after a long gap are likelier.
+pub(super) async fn random_key<K: KeyValue>(store: &K) -> Result<Reply, CommandError> {
+    let view = store.ring().ok_or(RequestError::NoRing)?;
+    let start = rand::random_range(0..BLOCK_END);
+    // From there to the end, then from the beginning.
+    for first in [start, 0] {
+        let mut block = Some(first);
+        while let Some(from) = block {
+            let page = walk(store, &view, from, 1, PARTITIONS_MAX).await?;
+            if let Some(key) = page.live_keys(store.now_ms(), None).into_iter().next() {
+                return Ok(key);
+            }
+            block = page.next;
+        }
+    }
+    Ok(Reply::Null)
+}
+
+struct ScanOptions<'a> {
+    pattern: Option<&'a Bytes>,
+    count: usize,
+    /// Whether keys of type string are wanted; there are no others.
+    strings: bool,
+}
+
+impl<'a> ScanOptions<'a> {
+    fn parse(arguments: &'a [Bytes]) -> Result<Self, CommandError> {
+        let mut options = Self { pattern: None, count: COUNT_DEFAULT, strings: true };
+        for pair in arguments.chunks(2) {
+            let [option, value] = pair else { return Err(CommandError::Syntax) };
+            match option.to_ascii_lowercase().as_slice() {
+                b"match" => options.pattern = Some(value),
+                b"type" => options.strings = value.eq_ignore_ascii_case(b"string"),
+                b"count" => {
+                    let count = integer(value).ok_or(CommandError::NotInteger)?;
+                    let count =
+                        usize::try_from(count).ok().filter(|&count| count > 0).ok_or(CommandError::Syntax)?;
+                    options.count = count.min(COUNT_MAX);
+                }
+                _ => return Err(CommandError::Syntax),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// A part of a walk.
+struct Page {
+    items: Vec<(Bytes, Object)>,
+    /// Block to go on with; `None`: this was the end of the ring.
+    next: Option<u64>,
+}
+
+impl Page {
+    fn live_keys(&self, now_ms: u64, pattern: Option<&Bytes>) -> Vec<Reply> {
+        let matching = |key: &Bytes| pattern.is_none_or(|pattern| glob::matches(pattern, key));
+        let live = self.items.iter().filter(|(key, object)| matching(key) && current(object, now_ms).is_some());
+        live.map(|(key, _)| Reply::Bulk(key.clone())).collect()
+    }
+}
+
+/// Walks from a block on until about `count` keys are found or `partitions_max` partitions looked into.
+///
+/// Where partitions turn out empty, twice as many are looked into at once the next time.
+async fn walk<K: KeyValue>(
+    store: &K,
+    view: &RingView,
+    mut block: u64,
+    count: usize,
+    partitions_max: u32,
+) -> Result<Page, RequestError> {
+    let (mut items, mut visited, mut width) = (Vec::new(), 0, 1);
+    while visited < partitions_max {
+        let first = view.partition(Token(block << BLOCK_BITS));
+        let end = (first + width).min(view.count().get());
+        let left = count - items.len();
+        let from = block;
+        let starts = (first..end).map(|partition| from.max(first_block(view, partition)));
+        let parts = stream::iter((first..end).zip(starts));
+        let mut parts =
+            parts.map(|(partition, from)| part(store, view, partition, from, left)).buffered(width as usize);
+        let mut partition = first;
+        while let Some(part) = parts.try_next().await? {
+            items.extend(part.items);
+            partition += 1;
+            let next =
+                part.next.or_else(|| (partition < view.count().get()).then(|| first_block(view, partition)));
+            match next {
+                None => return Ok(Page { items, next: None }),
+                Some(next) => block = next,
+            }
+            if part.next.is_some() || items.len() >= count {
+                return Ok(Page { items, next });
+            }
+        }
+        visited += end - first;
+        width = (width * 2).min(PARTITIONS_AT_ONCE_MAX);
+    }
+    Ok(Page { items, next: Some(block) })
+}
+
+/// About `count` keys of one partition from a block on; `next` is `None` when the partition is at its end.
+async fn part<K: KeyValue>(
+    store: &K,
+    view: &RingView,
+    partition: u32,
+    from: u64,
+    count: usize,
+) -> Result<Page, RequestError> {
+    let block_of = |key: &[u8]| view.token(key).0 >> BLOCK_BITS;
+    let mut after = (from > first_block(view, partition)).then(|| just_before(from));
+    let mut items = Vec::new();
+    loop {
+        // One more than asked for: the last block of a page may go on in the next one, so it is left for that.
+        let page = store.scan(partition, after, count + 1).await?;
+        items.extend(page.items.into_iter().filter(|(key, _)| block_of(key) >= from));
+        let Some(next) = page.next else { return Ok(Page { items, next: None }) };
+        if let Some((last, _)) = items.last() {
+            let last = block_of(last);
+            let complete = items.partition_point(|(key, _)| block_of(key) < last);
+            if complete > 0 {
+                items.truncate(complete);
+                return Ok(Page { items, next: Some(last) });
+            }
+        }
+        after = Some(next);
+    }
+}
+
+fn first_block(view: &RingView, partition: u32) -> u64 {
+    first_token(partition, view.count()).0 >> BLOCK_BITS
+}
+
+/// A storage key behind almost all keys of the tokens before a block: the last of these tokens and a tail of the
+/// highest bytes. What still comes after it and belongs to the block before is filtered out.
+fn just_before(block: u64) -> Bytes {
+    let mut storage_key = BytesMut::with_capacity(24);
+    storage_key.put_u64((block << BLOCK_BITS).saturating_sub(1));
+    storage_key.put_bytes(0xff, 16);
+    storage_key.freeze()
+}

@@ -1,0 +1,97 @@
+//! GET, MGET, MSET, GETRANGE, STRLEN.
+
+use super::dispatch::OPERATIONS_MAX;
+use super::error::CommandError;
+use super::parse::integer;
+use super::reply::Reply;
+use super::set::overwrite;
+use super::value::read;
+use crate::coordinator::{KeyValue, RequestError};
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use std::collections::HashMap;
+
+/// `GET key`
+pub(super) async fn get<K: KeyValue>(store: &K, key: &Bytes) -> Result<Reply, CommandError> {
+    Ok(read(store, key.clone()).await?.map_or(Reply::Null, |current| Reply::Bulk(current.bytes)))
+}
+
+/// `MGET key [key …]`: each read for itself; one that cannot be read fails the command.
+pub(super) async fn mget<K: KeyValue>(store: &K, keys: &[Bytes]) -> Result<Reply, CommandError> {
+    let bytes_max = store.limits().connection_reply_bytes_max;
+    let mut values = stream::iter(keys.to_vec()).map(|key| read(store, key)).buffered(OPERATIONS_MAX);
+    let (mut replies, mut bytes) = (Vec::with_capacity(keys.len()), 0);
+    while let Some(value) = values.try_next().await? {
+        bytes += value.as_ref().map_or(0, |current| current.bytes.len());
+        if bytes > bytes_max {
+            return Err(CommandError::ReplyTooLarge { bytes_max });
+        }
+        replies.push(value.map_or(Reply::Null, |current| Reply::Bulk(current.bytes)));
+    }
+    Ok(Reply::Array(replies))
+}
+
+/// `MSET key value [key value …]`: each written for itself. When one fails, others may have been written.
+pub(super) async fn mset<K: KeyValue>(store: &K, pairs: &[Bytes]) -> Result<Reply, CommandError> {
+    // The last value of a key that is named twice wins, whichever write would end first.
+    let pairs: HashMap<Bytes, Bytes> =
+        pairs.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+    let writes = stream::iter(pairs).map(|(key, value)| overwrite(store, key, value, None));
+    let results: Vec<Result<_, RequestError>> = writes.buffer_unordered(OPERATIONS_MAX).collect().await;
+    for result in results {
+        result?;
+    }
+    Ok(Reply::OK)
+}
+
+/// `GETRANGE key start end`, where negative positions count from the end.
+pub(super) async fn getrange<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    let start = integer(&arguments[2]).ok_or(CommandError::NotInteger)?;
+    let end = integer(&arguments[3]).ok_or(CommandError::NotInteger)?;
+    let value = read(store, arguments[1].clone()).await?.map(|current| current.bytes).unwrap_or_default();
+    Ok(Reply::Bulk(part(&value, start, end)))
+}
+
+/// `STRLEN key`
+pub(super) async fn strlen<K: KeyValue>(store: &K, key: &Bytes) -> Result<Reply, CommandError> {
+    Ok(Reply::count(read(store, key.clone()).await?.map_or(0, |current| current.bytes.len())))
+}
+
+fn part(value: &Bytes, start: i64, end: i64) -> Bytes {
+    let length = i64::try_from(value.len()).unwrap_or(i64::MAX);
+    let from_start = |position: i64| if position < 0 { position.saturating_add(length).max(0) } else { position };
+    if start < 0 && end < 0 && start > end {
+        return Bytes::new();
+    }
+    let (start, end) = (from_start(start), from_start(end).min(length - 1));
+    match (usize::try_from(start), usize::try_from(end)) {
+        (Ok(start), Ok(end)) if start <= end => value.slice(start..=end),
+        _ => Bytes::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part;
+    use bytes::Bytes;
+
+    #[test]
+    fn parts_as_redis_cuts_them() {
+        let value = Bytes::from_static(b"This is a string");
+        for (start, end, expected) in [
+            (0, 3, "This"),
+            (-3, -1, "ing"),
+            (0, -1, "This is a string"),
+            (10, 100, "string"),
+            (5, 3, ""),
+            (-1, -5, ""),
+            (-100, 3, "This"),
+            (0, -100, "T"),
+            (i64::MIN, i64::MAX, "This is a string"),
+            (16, 20, ""),
+        ] {
+            assert_eq!(part(&value, start, end), expected, "{start} {end}");
+        }
+        assert_eq!(part(&Bytes::new(), 0, -1), "");
+    }
+}

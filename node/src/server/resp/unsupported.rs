@@ -1,0 +1,86 @@
+//! Commands that Redis has and Annulus refuses, and why.
+//!
+//! A command is refused rather than served with a promise that cannot be kept. Every refusal reads
+//! `ERR ANNULUS unsupported: 'NAME' REASON`.
+
+/// Why the command of this name, in whatever case, is refused; `None`: Redis does not know it either.
+pub(super) fn reason(name: &[u8]) -> Option<&'static str> {
+    let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
+    let family = FAMILIES.iter().find(|family| family.names.split_whitespace().any(|known| known == name))?;
+    Some(family.reason)
+}
+
+/// Commands that are refused for one reason.
+struct Family {
+    names: &'static str,
+    reason: &'static str,
+}
+
+/// What an option or a command that tests before it writes is told.
+pub(super) const NEEDS_LEADER: &str = "reads and writes in one step, which needs a leader or a strict quorum; \
+                                       Annulus has no leader, and two clients could both succeed";
+
+static FAMILIES: &[Family] = &[
+    Family {
+        names: "append bitfield bitop copy decr decrby getdel incr incrby incrbyfloat msetex msetnx pfadd pfmerge \
+                rename renamenx setbit setnx setrange",
+        reason: NEEDS_LEADER,
+    },
+    Family {
+        names: "discard exec multi unwatch watch",
+        reason: "is part of a transaction; there is no order of commands that all replicas share, \
+                 so keys are written each for itself",
+    },
+    Family {
+        names: "blmove blmpop blpop brpop brpoplpush lindex linsert llen lmove lmpop lpop lpos lpush lpushx lrange \
+                lrem lset ltrim rpop rpoplpush rpush rpushx sadd scard sdiff sdiffstore sinter sintercard \
+                sinterstore sismember smembers smismember smove sort sort_ro spop srandmember srem sscan sunion \
+                sunionstore hdel hexists hexpire hexpireat hexpiretime hget hgetall hgetdel hgetex hincrby \
+                hincrbyfloat hkeys hlen hmget hmset hpersist hpexpire hpexpireat hpexpiretime hpttl hrandfield \
+                hscan hset hsetex hsetnx hstrlen httl hvals bzmpop bzpopmax bzpopmin zadd zcard zcount zdiff \
+                zdiffstore zincrby zinter zintercard zinterstore zlexcount zmpop zmscore zpopmax zpopmin \
+                zrandmember zrange zrangebylex zrangebyscore zrangestore zrank zrem zremrangebylex \
+                zremrangebyrank zremrangebyscore zrevrange zrevrangebylex zrevrangebyscore zrevrank zscan zscore \
+                zunion zunionstore geoadd geodist geohash geopos georadius georadius_ro georadiusbymember \
+                georadiusbymember_ro geosearch geosearchstore xack xackdel xadd xautoclaim xclaim xdel xdelex \
+                xgroup xinfo xlen xpending xrange xread xreadgroup xrevrange xsetid xtrim pfcount pfdebug \
+                pfselftest bitcount bitfield_ro bitpos getbit lcs substr vadd vcard vdim vemb vgetattr vinfo \
+                vlinks vrandmember vrem vsetattr vsim",
+        reason: "works on a type that Annulus does not have; a value is a plain string of bytes",
+    },
+    Family {
+        names: "eval eval_ro evalsha evalsha_ro fcall fcall_ro function script",
+        reason: "runs a script; there is no single place where all its keys could be read and written at once",
+    },
+    Family {
+        names: "psubscribe publish pubsub punsubscribe spublish ssubscribe subscribe sunsubscribe unsubscribe",
+        reason: "is a message and no data; Annulus stores keys and values only",
+    },
+    Family {
+        names: "flushall flushdb",
+        reason: "cannot be done while other nodes and clients go on writing; \
+                 delete the KeyValueCluster, or the keys that SCAN returns",
+    },
+    Family {
+        names: "bgrewriteaof bgsave debug dump failover lastsave memory migrate module monitor move object psync \
+                replconf replicaof restore restore-asking role save shutdown slaveof swapdb sync latency lolwut \
+                slowlog acl waitaof",
+        reason: "belongs to how a Redis server is run; Annulus is run by its operator \
+                 and tells about itself in INFO, /metrics and /ui",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::resp::command_table::COMMANDS;
+
+    #[test]
+    fn no_command_is_both_served_and_refused() {
+        for spec in COMMANDS {
+            assert_eq!(reason(spec.name.as_bytes()), None, "{}", spec.name);
+        }
+        assert_eq!(reason(b"InCr"), Some(NEEDS_LEADER));
+        assert_eq!(reason(b"frobnicate"), None);
+    }
+}

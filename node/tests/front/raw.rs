@@ -1,0 +1,346 @@
+//! Bytes on the wire: replies in both versions of the protocol, arity and error texts, limits.
+
+use crate::memory::{Memory, Served, serve};
+use annulus_node::config::Limits;
+use annulus_node::coordinator::{Causality, RequestError, Write};
+use dynamo::object::Payload;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Sends bytes and reads as many as the expected reply has.
+pub async fn exchange(connection: &mut TcpStream, request: &[u8], expected: &str) {
+    connection.write_all(request).await.unwrap();
+    let mut reply = vec![0; expected.len()];
+    let read = tokio::time::timeout(Duration::from_secs(10), connection.read_exact(&mut reply)).await;
+    let request = String::from_utf8_lossy(request);
+    let got = String::from_utf8_lossy(&reply);
+    assert!(matches!(read, Ok(Ok(_))), "{request:?}: expected {expected:?}, got {:?}", got.trim_end_matches('\0'));
+    assert_eq!(got, expected, "{request:?}");
+}
+
+async fn connect(limits: Limits) -> (Served, TcpStream) {
+    let served = serve(Memory::new(limits)).await;
+    let connection = TcpStream::connect(served.address).await.unwrap();
+    (served, connection)
+}
+
+async fn check(cases: &[(&str, &str)]) {
+    let (_served, mut connection) = connect(Limits::default()).await;
+    for (request, expected) in cases {
+        let request = format!("{request}\r\n");
+        exchange(&mut connection, request.as_bytes(), &format!("{expected}\r\n")).await;
+    }
+}
+
+#[tokio::test]
+async fn strings_and_keys() {
+    check(&[
+        ("PING", "+PONG"),
+        ("ping hi", "$2\r\nhi"),
+        ("ECHO \"a b\"", "$3\r\na b"),
+        ("GET a", "$-1"),
+        ("SET a 1", "+OK"),
+        ("GET a", "$1\r\n1"),
+        ("SET a 2 GET", "$1\r\n1"),
+        ("GETSET a 3", "$1\r\n2"),
+        ("SET none x GET", "$-1"),
+        ("MSET x 1 y 2 x 3", "+OK"),
+        ("MGET x y z x", "*4\r\n$1\r\n3\r\n$1\r\n2\r\n$-1\r\n$1\r\n3"),
+        ("EXISTS x x y z", ":3"),
+        ("TOUCH x z", ":1"),
+        ("STRLEN x", ":1"),
+        ("STRLEN z", ":0"),
+        ("SET long \"This is a string\"", "+OK"),
+        ("GETRANGE long -3 -1", "$3\r\ning"),
+        ("GETRANGE z 0 -1", "$0\r\n"),
+        ("TYPE x", "+string"),
+        ("TYPE z", "+none"),
+        ("DBSIZE", ":5"),
+        ("DEL x y z x", ":2"),
+        ("UNLINK a", ":1"),
+        ("DEL a", ":0"),
+        ("GET a", "$-1"),
+        ("DBSIZE", ":2"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn expiry() {
+    check(&[
+        ("TTL a", ":-2"),
+        ("SET a 1 EX 100", "+OK"),
+        ("TTL a", ":100"),
+        ("SET a 2 KEEPTTL", "+OK"),
+        ("TTL a", ":100"),
+        ("GET a", "$1\r\n2"),
+        ("PERSIST a", ":1"),
+        ("PERSIST a", ":0"),
+        ("TTL a", ":-1"),
+        ("PTTL a", ":-1"),
+        ("EXPIRETIME a", ":-1"),
+        ("EXPIREAT a 33177117420", ":1"),
+        ("EXPIRETIME a", ":33177117420"),
+        ("PEXPIRETIME a", ":33177117420000"),
+        ("PEXPIREAT a 33177117421500", ":1"),
+        ("EXPIRETIME a", ":33177117422"),
+        ("GETEX a PERSIST", "$1\r\n2"),
+        ("TTL a", ":-1"),
+        ("GETEX a EX 50", "$1\r\n2"),
+        ("TTL a", ":50"),
+        ("GETEX a", "$1\r\n2"),
+        ("TTL a", ":50"),
+        ("SET a 3", "+OK"),
+        ("TTL a", ":-1"),
+        ("SETEX a 10 4", "+OK"),
+        ("TTL a", ":10"),
+        ("PSETEX a 20000 5", "+OK"),
+        ("TTL a", ":20"),
+        ("PEXPIRE a 30000", ":1"),
+        ("TTL a", ":30"),
+        ("EXPIRE a -1", ":1"),
+        ("GET a", "$-1"),
+        ("EXPIRE a 100", ":0"),
+        ("SET a 1 EXAT 1", "+OK"),
+        ("GET a", "$-1"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_expires_when_its_time_has_come() {
+    let (served, mut connection) = connect(Limits::default()).await;
+    exchange(&mut connection, b"SET a 1 PX 5000\r\n", "+OK\r\n").await;
+    served.store.ahead_ms.store(4000, SeqCst);
+    exchange(&mut connection, b"GET a\r\n", "$1\r\n1\r\n").await;
+    served.store.ahead_ms.store(6000, SeqCst);
+    exchange(&mut connection, b"GET a\r\nTTL a\r\nDBSIZE\r\nEXISTS a\r\n", "$-1\r\n:-2\r\n:0\r\n:0\r\n").await;
+}
+
+#[tokio::test]
+async fn errors_are_those_of_redis() {
+    check(&[
+        ("GET", "-ERR wrong number of arguments for 'get' command"),
+        ("get a b", "-ERR wrong number of arguments for 'get' command"),
+        ("MSET a 1 b", "-ERR wrong number of arguments for 'mset' command"),
+        ("PING a b", "-ERR wrong number of arguments for 'ping' command"),
+        ("CLIENT", "-ERR wrong number of arguments for 'client' command"),
+        ("CLIENT ID x", "-ERR wrong number of arguments for 'client|id' command"),
+        ("CLIENT FOO", "-ERR unknown subcommand 'FOO'. Try CLIENT HELP."),
+        ("foo bar baz", "-ERR unknown command 'foo', with args beginning with: 'bar' 'baz' "),
+        ("foo", "-ERR unknown command 'foo', with args beginning with: "),
+        ("SET a b EX", "-ERR syntax error"),
+        ("SET a b EX 0", "-ERR invalid expire time in 'set' command"),
+        ("SET a b EX abc", "-ERR value is not an integer or out of range"),
+        ("SET a b EX 1 PX 1", "-ERR syntax error"),
+        ("SET a b PX 9223372036854775807", "-ERR invalid expire time in 'set' command"),
+        ("SETEX a -1 b", "-ERR invalid expire time in 'setex' command"),
+        ("PSETEX a 0 b", "-ERR invalid expire time in 'psetex' command"),
+        ("EXPIRE a 9223372036854775807", "-ERR invalid expire time in 'expire' command"),
+        ("EXPIRE a abc", "-ERR value is not an integer or out of range"),
+        ("EXPIRE a 1 FOO", "-ERR Unsupported option"),
+        ("GETRANGE a x 1", "-ERR value is not an integer or out of range"),
+        ("SCAN abc", "-ERR invalid cursor"),
+        ("SCAN 9007199254740992", "-ERR invalid cursor"),
+        ("SCAN 0 COUNT 0", "-ERR syntax error"),
+        ("SCAN 0 FOO", "-ERR syntax error"),
+        ("SELECT 0", "+OK"),
+        ("SELECT 1x", "-ERR value is not an integer or out of range"),
+        ("SELECT 1", "-ERR DB index is out of range: there is database 0 only, as in Redis Cluster"),
+        ("HELLO 4", "-NOPROTO unsupported protocol version"),
+        ("HELLO x", "-ERR Protocol version is not an integer or out of range"),
+        ("HELLO 3 FOO", "-ERR Syntax error in HELLO option 'FOO'"),
+        ("AUTH a b", "-WRONGPASS invalid username-password pair or user is disabled."),
+        (
+            "AUTH a",
+            "-ERR AUTH <password> called without any password configured for the default user. \
+             Are you sure your configuration is correct?",
+        ),
+        ("COMMAND GETKEYS mset a b c d", "*2\r\n$1\r\na\r\n$1\r\nc"),
+        ("COMMAND GETKEYS ping", "-ERR The command has no key arguments"),
+        ("WAIT 1 0", ":1"),
+        ("RESET", "+RESET"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn what_needs_a_leader_is_refused_and_says_so() {
+    const WHY: &str = "reads and writes in one step, which needs a leader or a strict quorum; \
+                       Annulus has no leader, and two clients could both succeed";
+    let (served, mut connection) = connect(Limits::default()).await;
+    for (request, what) in [
+        ("INCR a", "incr"),
+        ("setnx a b", "setnx"),
+        ("SET a b NX", "set nx"),
+        ("SET a b EX 1 XX", "set xx"),
+        ("EXPIRE a 1 GT", "expire gt"),
+        ("GETDEL a", "getdel"),
+    ] {
+        let request = format!("{request}\r\n");
+        exchange(&mut connection, request.as_bytes(), &format!("-ERR ANNULUS unsupported: '{what}' {WHY}\r\n"))
+            .await;
+    }
+    exchange(&mut connection, b"FLUSHALL\r\n", "-ERR ANNULUS unsupported: 'flushall' cannot be done").await;
+    assert!(served.store.object(b"a").is_empty(), "nothing was written");
+}
+
+#[tokio::test]
+async fn failures_of_the_store_have_the_prefixes_that_clients_know() {
+    let (served, mut connection) = connect(Limits::default()).await;
+    let bytes = (9, 8);
+    for (failure, expected) in [
+        (RequestError::NoRing, "-LOADING this node has no ring yet"),
+        (
+            RequestError::Unavailable { got: 1, need: 2, missing: "demo-2".into() },
+            "-CLUSTERDOWN 1 of 2 needed replicas answered; missing: demo-2\r\n",
+        ),
+        (RequestError::TimedOut(Duration::from_secs(5)), "-CLUSTERDOWN timed out after 5s\r\n"),
+        (
+            RequestError::Overloaded("the queue is full"),
+            "-TRYAGAIN overloaded: the queue is full; try again later\r\n",
+        ),
+        (RequestError::DiskFull { bytes_free: 1, bytes_reserved: 2 }, "-DISKFULL disk full: 1 bytes free"),
+        (RequestError::Storage("x\r\ny".into()), "-IOERR storage failed: x  y\r\n"),
+        (
+            RequestError::ValueTooLong { bytes: bytes.0, bytes_max: bytes.1 },
+            "-ERR value too large (9 bytes, limit 8)\r\n",
+        ),
+        (
+            RequestError::KeyTooLong { bytes: bytes.0, bytes_max: bytes.1 },
+            "-ERR key too large (9 bytes, limit 8)\r\n",
+        ),
+    ] {
+        *served.store.failure.lock().unwrap() = Some(failure);
+        let mut connection = TcpStream::connect(served.address).await.unwrap();
+        exchange(&mut connection, b"SET a 1\r\n", expected).await;
+    }
+    *served.store.failure.lock().unwrap() = None;
+    exchange(&mut connection, b"SET a 1\r\n", "+OK\r\n").await;
+}
+
+#[tokio::test]
+async fn the_third_version_after_hello() {
+    let (_served, mut connection) = connect(Limits::default()).await;
+    exchange(
+        &mut connection,
+        b"HELLO\r\n",
+        "*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.4.0\r\n",
+    )
+    .await;
+    let rest = "$5\r\nproto\r\n:2\r\n$2\r\nid\r\n:1\r\n$4\r\nmode\r\n$7\r\ncluster\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n";
+    exchange(&mut connection, b"", rest).await;
+    // Replies of commands that came before HELLO, in one write with it, are still of the second version.
+    exchange(&mut connection, b"GET a\r\nHELLO 3 SETNAME me\r\n", "$-1\r\n%7\r\n$6\r\nserver\r\n").await;
+    let mut rest = vec![0; 1024];
+    let read = connection.read(&mut rest).await.unwrap();
+    assert!(rest[..read].ends_with(b"$7\r\nmodules\r\n*0\r\n"));
+    exchange(&mut connection, b"GET a\r\nMGET a\r\n", "_\r\n*1\r\n_\r\n").await;
+    exchange(&mut connection, b"CLIENT GETNAME\r\n", "$2\r\nme\r\n").await;
+    exchange(&mut connection, b"CONFIG GET appendonly\r\n", "%1\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n").await;
+    exchange(
+        &mut connection,
+        b"COMMAND INFO get\r\n",
+        "*1\r\n*10\r\n$3\r\nget\r\n:2\r\n~2\r\n+readonly\r\n+fast\r\n",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_over_the_limit_is_refused_and_the_connection_goes_on() {
+    let (served, mut connection) = connect(Limits { value_bytes_max: 100_000, ..Limits::default() }).await;
+    let mut request = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1000000\r\n".to_vec();
+    request.extend(vec![b'x'; 1_000_000]);
+    request.extend(b"\r\nPING\r\n");
+    exchange(&mut connection, &request, "-ERR value too large (1000000 bytes, limit 100000)\r\n+PONG\r\n").await;
+    assert!(served.store.object(b"a").is_empty());
+    let request = [b"SET " as &[u8], &[b'k'; 65_000], b" v\r\n"].concat();
+    exchange(&mut connection, &request, "+OK\r\n").await;
+}
+
+#[tokio::test]
+async fn a_protocol_error_is_answered_and_ends_the_connection() {
+    let (_served, mut connection) = connect(Limits::default()).await;
+    let expected = "+PONG\r\n-ERR Protocol error: expected '$', got ':'\r\n";
+    exchange(&mut connection, b"PING\r\n*2\r\n:1\r\nPING\r\n", expected).await;
+    assert_eq!(connection.read(&mut [0; 16]).await.unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn quit_answers_and_closes_and_the_rest_is_dropped() {
+    let (served, mut connection) = connect(Limits::default()).await;
+    exchange(&mut connection, b"SET a 1\r\nQUIT\r\nSET b 1\r\n", "+OK\r\n+OK\r\n").await;
+    assert_eq!(connection.read(&mut [0; 16]).await.unwrap_or(0), 0);
+    assert!(served.store.object(b"b").is_empty());
+}
+
+#[tokio::test]
+async fn replies_can_be_left_out() {
+    let (_served, mut connection) = connect(Limits::default()).await;
+    let request = b"CLIENT REPLY SKIP\r\nPING 1\r\nPING 2\r\nCLIENT REPLY OFF\r\nPING 3\r\nGET a\r\nCLIENT REPLY ON\r\nPING 4\r\n";
+    exchange(&mut connection, request, "$1\r\n2\r\n+OK\r\n$1\r\n4\r\n").await;
+}
+
+#[tokio::test]
+async fn one_client_too_many_is_told_so() {
+    let (served, mut first) = connect(Limits { connections_max: 1, ..Limits::default() }).await;
+    exchange(&mut first, b"PING\r\n", "+PONG\r\n").await;
+    let mut second = TcpStream::connect(served.address).await.unwrap();
+    exchange(&mut second, b"", "-ERR max number of clients reached\r\n").await;
+    drop(first);
+    // The place is free as soon as the server has noticed.
+    for attempt in 0.. {
+        let mut third = TcpStream::connect(served.address).await.unwrap();
+        let mut kind = [0];
+        third.write_all(b"PING\r\n").await.unwrap();
+        if third.read_exact(&mut kind).await.is_ok() && kind == *b"+" {
+            break;
+        }
+        assert!(attempt < 500, "the place never became free");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_set_that_comes_between_the_two_steps_of_an_expire_is_kept() {
+    let (served, mut connection) = connect(Limits::default()).await;
+    exchange(&mut connection, b"SET a old\r\n", "+OK\r\n").await;
+    // Another replica coordinates this write, just after EXPIRE has read.
+    let payload = Payload::Bytes("new".into());
+    let write = Write { payload, expires_at_ms: None, causality: Causality::Overwrite };
+    *served.store.intruder.lock().unwrap() = Some(("a".into(), write));
+    exchange(&mut connection, b"EXPIRE a 100\r\n", ":1\r\n").await;
+    exchange(&mut connection, b"GET a\r\nTTL a\r\n", "$3\r\nnew\r\n:-1\r\n").await;
+    assert_eq!(served.store.object(b"a").sibling_count(), 1);
+}
+
+#[tokio::test]
+async fn the_cluster_as_redis_cluster_clients_read_it() {
+    let (served, mut connection) = connect(Limits::default()).await;
+    let one = "0000000000000000000000000000000100000000";
+    let two = "0000000000000000000000000000000200000000";
+    let three = "0000000000000000000000000000000300000000";
+    let expected = format!(
+        "*64\r\n*5\r\n:0\r\n:255\r\n\
+         *4\r\n$9\r\n127.0.0.1\r\n:7001\r\n$40\r\n{one}\r\n*0\r\n\
+         *4\r\n$11\r\nnode-1.demo\r\n:6379\r\n$40\r\n{two}\r\n*0\r\n\
+         *4\r\n$3\r\n::1\r\n:6379\r\n$40\r\n{three}\r\n*0\r\n*5\r\n:256\r\n:511\r\n"
+    );
+    exchange(&mut connection, b"CLUSTER SLOTS\r\n", &expected).await;
+    let mut connection = TcpStream::connect(served.address).await.unwrap();
+    exchange(&mut connection, b"CLUSTER MYID\r\n", &format!("$40\r\n{one}\r\n")).await;
+    exchange(&mut connection, b"CLUSTER KEYSLOT foo{bar}baz\r\n", ":5061\r\n").await;
+    exchange(&mut connection, b"CLUSTER INFO\r\n", "$224\r\ncluster_state:ok\r\ncluster_slots_assigned:16384\r\n")
+        .await;
+    // A member that cannot be reached leads no slots, and follows in none.
+    *served.store.unreachable.lock().unwrap() = vec!["demo-0".into()];
+    let mut connection = TcpStream::connect(served.address).await.unwrap();
+    let expected =
+        format!("*64\r\n*4\r\n:0\r\n:255\r\n*4\r\n$11\r\nnode-1.demo\r\n:6379\r\n$40\r\n{two}\r\n*0\r\n");
+    exchange(&mut connection, b"CLUSTER SLOTS\r\n", &expected).await;
+    served.store.without_ring.store(true, SeqCst);
+    let mut connection = TcpStream::connect(served.address).await.unwrap();
+    exchange(&mut connection, b"CLUSTER SLOTS\r\n", "-LOADING this node has no ring yet").await;
+}

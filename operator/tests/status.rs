@@ -1,0 +1,127 @@
+//! The status says what was observed and done: followed through a scale out, a silence and a refused spec.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod world;
+
+use annulus_operator::crd::{KeyValueCluster, KeyValueClusterStatus};
+use annulus_operator::plan::{Plan, StoredRing, plan};
+use annulus_operator::status::{Round, status};
+use annulus_operator::validate::Invalid;
+use dynamo::token::HashKey;
+use k8s_openapi::jiff::Timestamp;
+use world::{PARTITIONS, World};
+
+/// The status that a round in this world would write, on top of the one before.
+fn look(world: &World, cluster: &mut KeyValueCluster, second: i64) -> KeyValueClusterStatus {
+    let observed = world.observe();
+    let plan = plan(&world.desired, &observed, HashKey([0; 16]));
+    look_with(world, cluster, second, &plan, None)
+}
+
+fn look_with(
+    world: &World,
+    cluster: &mut KeyValueCluster,
+    second: i64,
+    plan: &Plan,
+    invalid: Option<&Invalid>,
+) -> KeyValueClusterStatus {
+    let observed = world.observe();
+    let ring = match &observed.stored {
+        StoredRing::Held { ring, .. } => Some(&**ring),
+        StoredRing::Missing | StoredRing::Damaged { .. } => None,
+    };
+    let now = Timestamp::from_second(second).unwrap();
+    let round = Round { cluster, observed: &observed, invalid, plan, failed: None, ring, now };
+    let found = status(&round);
+    cluster.status = Some(found.clone());
+    found
+}
+
+fn cluster() -> KeyValueCluster {
+    let mut cluster = KeyValueCluster::new("demo", annulus_operator::crd::KeyValueClusterSpec::default());
+    cluster.metadata.generation = Some(4);
+    cluster
+}
+
+fn condition<'a>(status: &'a KeyValueClusterStatus, type_: &str) -> (&'a str, &'a str, i64) {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == type_).unwrap();
+    (&condition.status, &condition.reason, condition.last_transition_time.0.as_second())
+}
+
+#[test]
+fn a_scale_out_is_accounted_for() {
+    let (mut world, mut cluster) = (World::new(3, 1), cluster());
+    world.settle();
+    let before = look(&world, &mut cluster, 100);
+    assert_eq!(before.phase.as_deref(), Some("Running"));
+    assert_eq!(condition(&before, "Available"), ("True", "QuorumsUp", 100));
+    assert!(before.rebalance.is_none() && before.waiting.is_empty());
+
+    world.desired.replicas = 5;
+    while world.ring().unwrap().target.is_none() {
+        world.tick();
+    }
+    let moves = world.ring().unwrap().target.as_ref().unwrap().replica_moves;
+    let begun = look(&world, &mut cluster, 110).rebalance.unwrap();
+    assert_eq!((begun.from, begun.to), (3, 5));
+    assert_eq!(begun.bytes_before, 3 * 1000 * i64::from(PARTITIONS));
+    assert_eq!(begun.bytes_total, 1000 * i64::from(moves));
+
+    // Another operator that knows nothing but the objects says the same of the beginning.
+    for second in 111..1000 {
+        world.tick();
+        let now = look(&world, &mut cluster, second);
+        assert_eq!(condition(&now, "Available").0, "True");
+        let Some(rebalance) = &now.rebalance else {
+            break;
+        };
+        assert_eq!(now.phase.as_deref(), Some("Rebalancing"));
+        assert_eq!((rebalance.bytes_before, &rebalance.started_at), (begun.bytes_before, &begun.started_at));
+        assert!(rebalance.bytes_moved <= rebalance.bytes_total);
+    }
+    let after = look(&world, &mut cluster, 1001);
+    let last = after.last_rebalance.unwrap();
+    assert_eq!(last.bytes_moved, 1000 * i64::from(moves));
+    assert_eq!((last.from, last.to, last.since), (3, 5, begun.since));
+    assert!(last.finished_at > last.started_at);
+    assert_eq!(after.ring.unwrap().members, 5);
+}
+
+#[test]
+fn silence_degrades_and_one_of_three_leaves_quorums() {
+    let (mut world, mut cluster) = (World::new(3, 1), cluster());
+    world.settle();
+    look(&world, &mut cluster, 100);
+    world.pods.get_mut(&1).unwrap().silent = true;
+    let one = look(&world, &mut cluster, 101);
+    assert_eq!(one.phase.as_deref(), Some("Degraded"));
+    assert_eq!(condition(&one, "Degraded"), ("True", "NodesSilent", 101));
+    assert_eq!(condition(&one, "Available"), ("True", "QuorumsUp", 100));
+    world.pods.get_mut(&2).unwrap().silent = true;
+    let two = look(&world, &mut cluster, 102);
+    assert_eq!(condition(&two, "Available"), ("False", "PartitionsWithoutQuorum", 102));
+    assert_eq!(two.ready_replicas, 1);
+    assert!(two.waiting.iter().any(|waits| waits.starts_with("demo-1 does not answer")), "{:?}", two.waiting);
+}
+
+/// A ring in the status proves that there has been one, so it must outlive the `ConfigMap`.
+#[test]
+fn a_lost_ring_stays_in_the_status() {
+    let (mut world, mut cluster) = (World::new(3, 1), cluster());
+    world.settle();
+    let before = look(&world, &mut cluster, 100).ring;
+    world.config_map = None;
+    let after = look(&world, &mut cluster, 101);
+    assert_eq!(after.ring, before);
+    assert_eq!(condition(&after, "Available"), ("False", "NoRing", 101));
+    assert_eq!(after.phase.as_deref(), Some("Degraded"));
+}
+
+#[test]
+fn a_refused_spec_says_so() {
+    let (mut world, mut cluster) = (World::new(3, 1), cluster());
+    world.settle();
+    let now = look_with(&world, &mut cluster, 100, &Plan::default(), Some(&Invalid::NoImage));
+    assert_eq!(condition(&now, "Valid"), ("False", "SpecRefused", 100));
+    assert_eq!(now.observed_generation, Some(4));
+}
