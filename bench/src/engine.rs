@@ -139,6 +139,9 @@ fn through_committer(arguments: &Arguments, values: &Arc<[Bytes]>, submitters: u
 
 fn bare_fjall(arguments: &Arguments, values: &Arc<[Bytes]>, batch_puts: usize) -> anyhow::Result<Turn> {
     let place = place(arguments)?;
+    // Opened a second time, as a node's store always is: fjall fills a journal of its own making in place, but
+    // appends to one that it has found.
+    Database::builder(place.path()).open()?.keyspace("data", KeyspaceCreateOptions::default)?;
     let database = Database::builder(place.path()).open()?;
     let keyspace = database.keyspace("data", KeyspaceCreateOptions::default)?;
     let (mut number, mut syncs) = (0_u64, 0);
