@@ -7,7 +7,7 @@ checkout=$(cd "$folder/.." && pwd)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/annulus/target}
 cd "$checkout"
 
-cargo build --release --locked -p annulus-tests --bin annulus-demo
+cargo build --locked -p annulus-tests --bin annulus-demo
 settings=$("$folder/install.sh")
 eval "$settings"
 
@@ -24,7 +24,7 @@ if [[ $ANNULUS_TARGET != local ]]; then
   arguments=(--address 127.0.0.1:16379)
 fi
 result=0
-$IN "$CARGO_TARGET_DIR/release/annulus-demo" "${arguments[@]}" || result=$?
+$IN "$CARGO_TARGET_DIR/debug/annulus-demo" "${arguments[@]}" || result=$?
 
 if [[ -n ${KEEP-} ]]; then
   cat <<EOF

@@ -1,5 +1,7 @@
 //! The moves as a whole: a cluster of pretended nodes that report in any order, and wishes that change at any moment.
 
+#![allow(clippy::unwrap_used, reason = "tests may panic, in functions that tests share too")]
+
 use dynamo::moves::{self, Certificate, NotYet, Pace, Reason, Report, Reports, Step, Wanted, Wish};
 use dynamo::preference::MemberIndex;
 use dynamo::ring::{MemberState, Phase, Quorums, Ring, from_json, same_set, to_json};

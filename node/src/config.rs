@@ -42,7 +42,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            key_bytes_max: 64 << 10,
+            // The engine takes keys below 64 KiB; a hint's has 24 bytes more than the key it is for.
+            key_bytes_max: (64 << 10) - 1 - 24,
             value_bytes_max: 8 << 20,
             siblings_max: 100,
             connections_max: 10_000,
@@ -53,7 +54,7 @@ impl Default for Limits {
             peer_queue_bytes_max: 64 << 20,
             peer_requests_max: 64 << 10,
             hint_bytes_max: 1 << 30,
-            disk_reserve_bytes: 64 << 20,
+            disk_reserve_bytes: 256 << 20,
             parallel_pulls_max: 16,
             transfer_bytes_per_second_max: None,
             request_timeout: Duration::from_secs(5),

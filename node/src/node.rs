@@ -83,6 +83,9 @@ pub enum NodeError {
     /// The engine cannot be written.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The engine failed in a way that only opening it again mends. What was acknowledged is on disk.
+    #[error("storage is broken; the node has to start again")]
+    Broken,
     /// A server ended.
     #[error("the {0} server ended: {1}")]
     Server(&'static str, String),
@@ -202,23 +205,34 @@ async fn serve(
         .initial_connection_window_size(Some(16 << 20))
         .add_service(PeerService::server(parts.ring.clone(), parts.peers.clone(), handler))
         .add_service(Control::server(parts.clone(), coordinator.clone()));
-    let peers = tokio::spawn(peer_router.serve_with_incoming_shutdown(peer, {
+    let mut peers = tokio::spawn(peer_router.serve_with_incoming_shutdown(peer, {
         let done = clients_done.clone();
         async move { done.cancelled().await }
     }));
     let web = tokio::spawn(server::http::serve(http, coordinator.clone(), metrics.clone(), clients_done.clone()));
-    let rpc = tokio::spawn(server::grpc::serve(grpc, coordinator.clone(), metrics.clone(), shutdown.clone()));
+    let mut rpc = tokio::spawn(server::grpc::serve(grpc, coordinator.clone(), metrics.clone(), shutdown.clone()));
     let clients = server::resp::serve(resp, coordinator.clone(), metrics, shutdown.clone());
     let result = tokio::select! {
         () = clients => Ok(()),
-        ended = peers => Err(NodeError::Server("peer", format!("{ended:?}"))),
+        () = broken(parts) => Err(NodeError::Broken),
+        ended = &mut rpc => Err(NodeError::Server("gRPC", format!("{ended:?}"))),
+        ended = &mut peers => Err(NodeError::Server("peer", format!("{ended:?}"))),
     };
     shutdown.cancel();
-    let _ = tokio::time::timeout(DRAIN_MAX, rpc).await;
+    if !rpc.is_finished() {
+        let _ = tokio::time::timeout(DRAIN_MAX, rpc).await;
+    }
     // Peers are served until the last client is: this node's own requests may need them to answer.
     clients_done.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), web).await;
     result
+}
+
+/// Returns once storage has failed for good. Only opening it again helps, so the node ends and is started anew.
+async fn broken(parts: &Parts) {
+    while !parts.replica.committer().is_broken() {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 async fn drain(mut tasks: JoinSet<()>) {

@@ -7,7 +7,7 @@ use crate::ledger::{Ledger, Tally, Verdict, value};
 use anyhow::Context;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, Client, RedisError};
+use redis::{Client, Cmd, FromRedisValue};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -180,15 +180,17 @@ async fn write(
     counters: &Counters,
 ) {
     let version = ledger.attempt(key);
-    let value = value(key, version, value_bytes);
-    let written: Option<()> = tries(counters, async || connection.set(key, &value).await).await;
-    if written.is_some() {
+    let mut set = redis::cmd("SET");
+    set.arg(key).arg(value(key, version, value_bytes));
+    if tries::<()>(connection, &set, counters).await.is_some() {
         ledger.acknowledge(key, version);
     }
 }
 
 async fn read(connection: &mut ConnectionManager, key: &str, counters: &Counters) -> Option<Option<Vec<u8>>> {
-    tries(counters, async || connection.get(key).await).await
+    let mut get = redis::cmd("GET");
+    get.arg(key);
+    tries(connection, &get, counters).await
 }
 
 async fn check(connection: &mut ConnectionManager, ledger: &Ledger, key: &str, counters: &Counters) {
@@ -200,13 +202,17 @@ async fn check(connection: &mut ConnectionManager, ledger: &Ledger, key: &str, c
 }
 
 /// Tries a request as stock clients do; `None` when every try failed.
-async fn tries<T>(counters: &Counters, mut request: impl AsyncFnMut() -> Result<T, RedisError>) -> Option<T> {
+async fn tries<T: FromRedisValue>(
+    connection: &mut ConnectionManager,
+    request: &Cmd,
+    counters: &Counters,
+) -> Option<T> {
     for attempt in 0..TRIES_MAX {
         if attempt > 0 {
             counters.retries.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(TRY_PAUSE * attempt).await;
         }
-        match request().await {
+        match request.query_async(connection).await {
             Ok(answer) => {
                 counters.requests.fetch_add(1, Ordering::Relaxed);
                 return Some(answer);

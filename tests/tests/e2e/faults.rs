@@ -84,10 +84,11 @@ async fn a_statefulset_scaled_by_hand_is_put_back() -> anyhow::Result<()> {
     kubectl_ok(&["-n", &kvc.namespace, "scale", "statefulset/kv", "--replicas=3"], "").await?;
     let deadline = std::time::Instant::now() + LIMIT;
     loop {
-        let events =
-            kubectl_ok(&["-n", &kvc.namespace, "get", "events", "-o", "jsonpath={.items[*].message}"], "");
+        let events = ["-n", &kvc.namespace, "get", "events", "-o", "jsonpath={.items[*].message}"];
         let replicas = ["-n", &kvc.namespace, "get", "statefulset/kv", "-o", "jsonpath={.spec.replicas}"];
-        if kubectl_ok(&replicas, "").await? == "4" && events.await?.contains("kubectl scale kvc/kv") {
+        if kubectl_ok(&replicas, "").await? == "4"
+            && kubectl_ok(&events, "").await?.contains("kubectl scale kvc/kv")
+        {
             break;
         }
         ensure!(std::time::Instant::now() < deadline, "it was not put back with an Event that says what to scale");
