@@ -38,7 +38,7 @@ lint: ## Clippy and rustdoc have nothing to say
 
 .PHONY: unit
 unit: ## Unit, property and process tests
-	cargo build --locked -p annulus-node
+	cargo build --locked --workspace --bins
 	cargo test --workspace --locked
 
 .PHONY: charts-check

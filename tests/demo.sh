@@ -7,7 +7,7 @@ checkout=$(cd "$folder/.." && pwd)
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/annulus/target}
 cd "$checkout"
 
-cargo build --locked -p annulus-tests --bin annulus-demo
+cargo build --locked --workspace --bins
 settings=$("$folder/install.sh")
 eval "$settings"
 

@@ -7,13 +7,14 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/annu
 cd "$checkout"
 
 # Built out here, since in the cluster's network there is no way to a registry.
-cargo test --locked --no-run -p annulus-tests --test e2e
+# With the whole workspace, so that the features of shared crates are those that `make unit` built them with.
+cargo test --locked --no-run --workspace --test e2e
 settings=$("$folder/install.sh")
 eval "$settings"
 $IN helm test annulus --namespace annulus-system
 result=0
 # One after the other: two cores carry one cluster under load.
-$IN cargo test --locked --offline -p annulus-tests --test e2e -- --ignored --nocapture --test-threads=1 ${ONLY:+"$ONLY"} ||
+$IN cargo test --locked --offline --workspace --test e2e -- --ignored --nocapture --test-threads=1 ${ONLY:+"$ONLY"} ||
   result=$?
 if [[ -z ${KEEP-} && $ANNULUS_TARGET == local ]]; then
   "$folder/cluster/down.sh"

@@ -4,7 +4,7 @@ use super::files::{Directory, NodeLine, Settings, Status};
 use super::process::Node;
 use annulus_proto::v1::NodeStatus;
 use annulus_proto::{certificate, report, uuid_from};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use dynamo::moves::{self, Pace, Reports, Step, Wanted, Wish};
 use dynamo::ring::{Quorums, Ring, from_json, to_json};
 use dynamo::token::{HashKey, PartitionCount};
@@ -13,6 +13,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
+/// A node that ends this often before there is a ring will not start at all.
+const EARLY_ENDS_MAX: u32 = 3;
 const TICK: Duration = Duration::from_millis(300);
 
 /// A running dev ring.
@@ -23,6 +25,8 @@ struct Supervisor {
     nodes: BTreeMap<usize, Node>,
     ring: Option<Ring>,
     gone: BTreeSet<Uuid>,
+    /// How often nodes had to be started again before all had answered once.
+    early_ends: u32,
     /// Bytes held by all replicas when the current target was set: what the minimum is reckoned from.
     bytes_at_target: (u64, u64),
 }
@@ -37,7 +41,8 @@ pub async fn run(directory: Directory, settings: Settings, parallel_moves: usize
     };
     let pace = Pace { parallel_moves };
     let (nodes, gone) = (BTreeMap::new(), BTreeSet::new());
-    let mut supervisor = Supervisor { directory, settings, pace, nodes, ring, gone, bytes_at_target: (0, 0) };
+    let (early_ends, bytes_at_target) = (0, (0, 0));
+    let mut supervisor = Supervisor { directory, settings, pace, nodes, ring, gone, early_ends, bytes_at_target };
     let mut said_ready = false;
     let result = loop {
         match supervisor.tick().await {
@@ -86,6 +91,11 @@ impl Supervisor {
                 Some(node) => {
                     if node.keep_running(&self.directory, &self.settings)? {
                         eprintln!("{} had ended and was started again", node.name());
+                        self.early_ends += u32::from(self.ring.is_none());
+                        if self.early_ends > EARLY_ENDS_MAX {
+                            let (name, log) = (node.name(), self.directory.node_log(ordinal));
+                            bail!("{name} does not start; are its ports in use? See {}", log.display());
+                        }
                     }
                 }
                 None => {
