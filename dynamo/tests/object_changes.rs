@@ -24,13 +24,27 @@ enum Ask {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Ask { replica: usize, ask: Ask, skew: u64 },
-    Send { from: usize, to: usize },
+    Ask {
+        replica: usize,
+        ask: Ask,
+        skew: u64,
+    },
+    Send {
+        from: usize,
+        to: usize,
+    },
     /// Its state is sent to everyone much later, perhaps again and again.
-    Keep { replica: usize },
-    Deliver { message: usize, to: usize },
+    Keep {
+        replica: usize,
+    },
+    Deliver {
+        message: usize,
+        to: usize,
+    },
     /// The replica issues by a new actor from now on.
-    Rebirth { replica: usize },
+    Rebirth {
+        replica: usize,
+    },
 }
 
 struct Event {
@@ -179,10 +193,11 @@ impl Run {
             Ask::Put(other, _) | Ask::Remove(other) => other == name,
             _ => Self::wipes(event),
         };
-        let replaced = |put: usize| known.iter().any(|&event| {
-            of_name(&self.events[event]) && self.events[event].past.contains(&put)
-        });
-        let puts = known.iter().filter(|&&event| matches!(self.events[event].ask, Ask::Put(other, _) if other == name));
+        let replaced = |put: usize| {
+            known.iter().any(|&event| of_name(&self.events[event]) && self.events[event].past.contains(&put))
+        };
+        let puts =
+            known.iter().filter(|&&event| matches!(self.events[event].ask, Ask::Put(other, _) if other == name));
         puts.filter(|&&put| !replaced(put) && self.events[put].timestamp >= wiped)
             .map(|&put| &self.events[put])
             .collect()
@@ -209,9 +224,9 @@ impl Run {
                 continue;
             }
             for (at, &addition) in additions.iter().enumerate() {
-                let seen = known.iter().any(|&event| {
-                    replaces(&self.events[event]) && self.events[event].past.contains(&addition)
-                });
+                let seen = known
+                    .iter()
+                    .any(|&event| replaces(&self.events[event]) && self.events[event].past.contains(&addition));
                 // Its own actor knew, when it went on, that a newer write had replaced all so far.
                 let left_behind = additions[at + 1..].iter().any(|&later| {
                     let before = additions.iter().take_while(|&&other| other != later).last();
@@ -506,8 +521,7 @@ fn of_two_kinds_written_at_the_same_time_the_later_is_seen_and_the_next_change_c
 fn a_delete_takes_all_that_was_before_it() {
     let set = changed(&Object::default(), &Change::AddMembers(vec!["a".into()]), by(1, 10, 10));
     let counted = changed(&Object::default(), &Change::Increment { by: 1 }, by(1, 10, 10));
-    let tombstone =
-        Value { timestamp: Hlc::from_wall(20), expires_at_ms: None, payload: Payload::Tombstone };
+    let tombstone = Value { timestamp: Hlc::from_wall(20), expires_at_ms: None, payload: Payload::Tombstone };
     let deleted = Object::default().overwrite(by(2, 0, 0).actor, tombstone);
     for older in [set, counted] {
         let merged = deleted.merge(&older);

@@ -35,10 +35,12 @@ pub enum Change {
         /// What to add.
         by: i64,
     },
-    /// Sets a field that is not there. Answers 1 if it was set. Does not commute.
-    SetFieldIfAbsent {
+    /// Sets a field that has a certain value. Answers 1 if it was set. Does not commute.
+    ReplaceField {
         /// Name of the field.
         field: Bytes,
+        /// Its value before; `None`: it is not there.
+        expected: Option<Bytes>,
         /// Its value.
         value: Bytes,
     },
@@ -178,7 +180,7 @@ impl Change {
         match self {
             Self::Increment { .. } | Self::IncrementField { .. } | Self::Append(_) => false,
             Self::Replace { only, read, .. } => *only == Condition::Always && !read,
-            Self::SetFieldIfAbsent { .. } => false,
+            Self::ReplaceField { .. } => false,
             _ => true,
         }
     }
@@ -197,7 +199,7 @@ impl Change {
     #[must_use]
     pub fn needs_one_coordinator(&self) -> bool {
         match self {
-            Self::SetFieldIfAbsent { .. } | Self::Append(_) | Self::SetRange { .. } => true,
+            Self::ReplaceField { .. } | Self::Append(_) | Self::SetRange { .. } => true,
             Self::Replace { only, .. } => *only != Condition::Always,
             _ => false,
         }
@@ -213,7 +215,9 @@ impl Change {
             }
             Self::SetFields(fields) => fields.iter().map(|(field, value)| field.len() + value.len()).sum(),
             Self::IncrementField { field, .. } => field.len(),
-            Self::SetFieldIfAbsent { field, value } => field.len() + value.len(),
+            Self::ReplaceField { field, expected, value } => {
+                field.len() + expected.as_ref().map_or(0, Bytes::len) + value.len()
+            }
             Self::Replace { bytes, .. } => bytes.as_ref().map_or(0, Bytes::len),
             Self::Append(bytes) | Self::SetRange { bytes, .. } => bytes.len(),
         }
@@ -246,15 +250,18 @@ impl Object {
             Change::RemoveMembers(members) => self.take_out(Kind::Set, members, by),
             Change::RemoveFields(fields) => self.take_out(Kind::Hash, fields, by),
             Change::IncrementField { field, by: step } => self.increment_field(field, *step, by),
-            Change::SetFieldIfAbsent { field, value } => {
+            Change::ReplaceField { field, expected, value } => {
                 let hash = self.of_kind(Kind::Hash, by.now_ms)?;
-                if hash.is_some_and(|hash| hash.field(field).is_some()) {
+                if hash.and_then(|hash| hash.field(field)) != *expected {
                     return Ok((None, Outcome::Number(0)));
                 }
-                self.fill(Kind::Hash, vec![(field, value.clone())], by)
+                let (changed, _) = self.fill(Kind::Hash, vec![(field, value.clone())], by)?;
+                Ok((changed, Outcome::Number(1)))
             }
             Change::Expire { at_ms, only, read } => self.expire(*at_ms, *only, *read, by),
-            Change::Replace { bytes, expiry, only, read } => self.replace(bytes.as_ref(), *expiry, only, *read, by),
+            Change::Replace { bytes, expiry, only, read } => {
+                self.replace(bytes.as_ref(), *expiry, only, *read, by)
+            }
             Change::Append(bytes) => {
                 let before = self.string_before(by.now_ms)?;
                 if bytes.is_empty() {
@@ -361,7 +368,8 @@ impl Object {
         let mut names: Vec<&Bytes> = cells.iter().map(|(name, _)| *name).collect();
         names.sort_unstable();
         names.dedup();
-        let is_new = |name: &&&Bytes| !before.is_some_and(|before| before.has_member(name) || before.field(name).is_some());
+        let is_new =
+            |name: &&&Bytes| !before.is_some_and(|before| before.has_member(name) || before.field(name).is_some());
         let added = names.iter().filter(is_new).count();
         let mut object = self.prepared(kind, by.now_ms);
         let entry = object.event(by.actor);
@@ -460,8 +468,7 @@ impl Object {
         by: By,
     ) -> Result<(Option<Self>, Outcome), Refusal> {
         let needs_string = read || matches!(only, Condition::Equal(_) | Condition::Different(_));
-        let visible =
-            if needs_string { self.of_kind(Kind::String, by.now_ms)? } else { self.visible(by.now_ms) };
+        let visible = if needs_string { self.of_kind(Kind::String, by.now_ms)? } else { self.visible(by.now_ms) };
         let before = visible.filter(|visible| visible.kind == Kind::String).map(|visible| visible.string());
         let done = match only {
             Condition::Always => bytes.is_some() || visible.is_some(),

@@ -41,9 +41,10 @@ impl Change {
                 put_bytes(&mut to, field);
                 put_varint(&mut to, zigzag(*by));
             }
-            Self::SetFieldIfAbsent { field, value } => {
+            Self::ReplaceField { field, expected, value } => {
                 to.put_u8(6);
                 put_bytes(&mut to, field);
+                put_optional_bytes(&mut to, expected.as_ref());
                 put_bytes(&mut to, value);
             }
             Self::Expire { at_ms, only, read } => {
@@ -54,10 +55,7 @@ impl Change {
             }
             Self::Replace { bytes, expiry, only, read } => {
                 to.put_u8(8);
-                to.put_u8(u8::from(bytes.is_some()));
-                if let Some(bytes) = bytes {
-                    put_bytes(&mut to, bytes);
-                }
+                put_optional_bytes(&mut to, bytes.as_ref());
                 match expiry {
                     Expiry::Keep => to.put_u8(2),
                     Expiry::At(at_ms) => put_optional(&mut to, *at_ms),
@@ -96,14 +94,18 @@ impl Change {
             }
             4 => Self::RemoveFields(names(&mut from)?),
             5 => Self::IncrementField { field: from.bytes()?, by: unzigzag(from.varint()?) },
-            6 => Self::SetFieldIfAbsent { field: from.bytes()?, value: from.bytes()? },
+            6 => Self::ReplaceField {
+                field: from.bytes()?,
+                expected: optional_bytes(&mut from)?,
+                value: from.bytes()?,
+            },
             7 => Self::Expire {
                 at_ms: optional(&mut from)?,
                 only: expiry_condition_of(from.byte()?)?,
                 read: flag(&mut from)?,
             },
             8 => Self::Replace {
-                bytes: if flag(&mut from)? { Some(from.bytes()?) } else { None },
+                bytes: optional_bytes(&mut from)?,
                 expiry: match from.byte()? {
                     0 => Expiry::At(None),
                     1 => Expiry::At(Some(from.varint()?)),
@@ -137,10 +139,7 @@ impl Outcome {
                 to.put_u8(1);
                 to.put_u8(u8::from(*done));
                 to.put_u8(u8::from(*existed));
-                to.put_u8(u8::from(before.is_some()));
-                if let Some(before) = before {
-                    put_bytes(&mut to, before);
-                }
+                put_optional_bytes(&mut to, before.as_ref());
             }
             Self::Refused(refusal) => {
                 to.put_u8(2);
@@ -172,7 +171,7 @@ impl Outcome {
             1 => Self::Replaced {
                 done: flag(&mut from)?,
                 existed: flag(&mut from)?,
-                before: if flag(&mut from)? { Some(from.bytes()?) } else { None },
+                before: optional_bytes(&mut from)?,
             },
             2 => Self::Refused(match from.byte()? {
                 0 => Refusal::WrongKind,
@@ -211,6 +210,17 @@ fn put_optional(to: &mut BytesMut, number: Option<u64>) {
 
 fn optional<B: Buf>(from: &mut Reader<B>) -> Result<Option<u64>, CodecError> {
     if flag(from)? { Ok(Some(from.varint()?)) } else { Ok(None) }
+}
+
+fn put_optional_bytes(to: &mut BytesMut, bytes: Option<&Bytes>) {
+    to.put_u8(u8::from(bytes.is_some()));
+    if let Some(bytes) = bytes {
+        put_bytes(to, bytes);
+    }
+}
+
+fn optional_bytes<B: Buf>(from: &mut Reader<B>) -> Result<Option<Bytes>, CodecError> {
+    if flag(from)? { Ok(Some(from.bytes()?)) } else { Ok(None) }
 }
 
 fn flag<B: Buf>(from: &mut Reader<B>) -> Result<bool, CodecError> {

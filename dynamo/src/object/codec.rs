@@ -250,11 +250,7 @@ impl<B: Buf> Reader<B> {
         }
         let timestamp = Hlc(self.fixed()?);
         let expires_at_ms = if flags & EXPIRES == 0 { None } else { Some(self.varint()?) };
-        let payload = if flags & TOMBSTONE == 0 {
-            Payload::Bytes(self.bytes()?)
-        } else {
-            Payload::Tombstone
-        };
+        let payload = if flags & TOMBSTONE == 0 { Payload::Bytes(self.bytes()?) } else { Payload::Tombstone };
         Ok(Value { timestamp, expires_at_ms, payload })
     }
 

@@ -35,7 +35,8 @@ pub(super) struct Tallies(pub Vec<Tally>);
 /// Additions that count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Net {
-    pub sum: i128,
+    /// Modulo 2⁶⁴, like what it is added to.
+    pub sum: i64,
     /// Of the last of them.
     pub newest: Hlc,
 }
@@ -56,9 +57,12 @@ impl Tallies {
     pub(super) fn net(&self, wiped: Hlc) -> Option<Net> {
         let counting = self.0.iter().filter(|tally| tally.counts(wiped));
         counting.fold(None, |net: Option<Net>, tally| {
-            let sum = i128::from(tally.reached.sum.wrapping_sub(tally.cleared.sum));
+            let sum = tally.reached.sum.wrapping_sub(tally.cleared.sum);
             let newest = tally.reached.timestamp;
-            Some(net.map_or(Net { sum, newest }, |net| Net { sum: net.sum + sum, newest: net.newest.max(newest) }))
+            Some(net.map_or(Net { sum, newest }, |net| Net {
+                sum: net.sum.wrapping_add(sum),
+                newest: net.newest.max(newest),
+            }))
         })
     }
 

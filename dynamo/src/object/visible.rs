@@ -51,7 +51,9 @@ impl Object {
         };
         debug_assert!(newest >= Hlc::default());
         let expires_at_ms = match kind {
-            Kind::String => self.winner().filter(|value| value.live_at(now_ms)).and_then(|value| value.expires_at_ms),
+            Kind::String => {
+                self.winner().filter(|value| value.live_at(now_ms)).and_then(|value| value.expires_at_ms)
+            }
             Kind::Set | Kind::Hash => self.deadline.and_then(|deadline| deadline.at_ms),
         };
         Some(Visible { object: self, kind, expires_at_ms })
@@ -125,7 +127,9 @@ fn with_additions(base: Option<&Bytes>, tallies: &Tallies, wiped: Hlc) -> Bytes 
     let Some(number) = base.map_or(Some(0), |bytes| decimal(bytes)) else {
         return base.cloned().unwrap_or_default();
     };
-    let sum = (i128::from(number) + net.sum).clamp(i128::from(i64::MIN), i128::from(i64::MAX));
+    // Each addition was checked by its coordinator. Only additions at the same time can go beyond what a number holds,
+    // and then it wraps around.
+    let sum = number.wrapping_add(net.sum);
     Bytes::from(sum.to_string())
 }
 

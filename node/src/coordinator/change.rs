@@ -58,9 +58,7 @@ impl Coordinator {
         let known = match self.read(key.clone(), reading).await {
             Ok(known) => known,
             // With too few replicas to ask, what commutes goes on top of what is known here.
-            Err(RequestError::Unavailable { .. })
-                if !reading.strict && installed.view.ring().quorums.sloppy =>
-            {
+            Err(RequestError::Unavailable { .. }) if !reading.strict && installed.view.ring().quorums.sloppy => {
                 Object::default()
             }
             Err(error) => return Err(error.into()),

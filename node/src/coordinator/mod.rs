@@ -87,12 +87,7 @@ impl KeyValue for Coordinator {
         self.in_time(self.write(key, write, options)).await
     }
 
-    async fn change(
-        &self,
-        key: Bytes,
-        change: Change,
-        options: WriteOptions,
-    ) -> Result<Outcome, RequestError> {
+    async fn change(&self, key: Bytes, change: Change, options: WriteOptions) -> Result<Outcome, RequestError> {
         self.check_key(&key)?;
         let (bytes, bytes_max) = (change.bytes(), self.parts.limits.value_bytes_max);
         if bytes > bytes_max {
