@@ -1,5 +1,7 @@
 //! A seed is a run: the same seed gives the same run, bit for bit, and another seed another.
 
+#![allow(clippy::unwrap_used, reason = "tests may panic, in functions that tests share too")]
+
 use std::collections::BTreeSet;
 use std::process::Command;
 
