@@ -1,5 +1,7 @@
 //! What a node counts stays true when commits fail.
 
+#![allow(clippy::unwrap_used, reason = "tests may panic, in functions that tests share too")]
+
 use annulus_node::config::Limits;
 use annulus_node::replica::{HeldHint, Hints, Overlay};
 use annulus_node::storage::{Committer, MemoryEngine, Space};
