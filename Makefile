@@ -23,10 +23,10 @@ demo: ## Scale a cluster 3 -> 5 -> 3 under load on a real Kubernetes and count w
 	KEEP='$(KEEP)' tests/demo.sh
 
 .PHONY: test
-test: check e2e ## Everything: formatting, clippy, unit, property and process tests, end-to-end tests
+test: check sim e2e ## Everything: formatting, clippy, unit, property and process tests, simulation, end-to-end tests
 
 .PHONY: check
-check: format lint unit charts-check ## All that needs no Kubernetes
+check: format lint unit bench-short charts-check ## All that needs no Kubernetes
 
 .PHONY: format
 format: ## Formatting is as rustfmt wants it
@@ -46,6 +46,21 @@ charts-check: ## The chart is clean
 	tests/cluster/tools.sh
 	PATH="$(CACHE)/kubernetes-1.34.4:$$PATH" helm lint --strict charts/annulus
 
+# How many seeds `make sim` runs, or the one to tell about: make sim SEED=37
+SEEDS ?= 500
+SEED ?=
+MINUTES ?= 10
+
+.PHONY: sim
+sim: ## Whole nodes in a deterministic simulation: SEEDS=500, or one to replay with SEED=37
+	cargo build --locked -q -p annulus-sim
+	"$(CARGO_TARGET_DIR)/debug/annulus-sim" $(if $(SEED),one --talk --seed $(SEED),run --seeds $(SEEDS))
+
+.PHONY: soak
+soak: ## The simulation for as long as told: MINUTES=10
+	cargo build --locked -q -p annulus-sim
+	"$(CARGO_TARGET_DIR)/debug/annulus-sim" soak --minutes $(MINUTES)
+
 .PHONY: e2e
 e2e: ## End-to-end tests on a real Kubernetes
 	ONLY='$(ONLY)' tests/e2e.sh
@@ -55,9 +70,19 @@ crds: ## Write the CRDs anew from the operator's types
 	cargo run --locked -q -p annulus-operator -- crd > crds/keyvalueclusters.annulus.dev.yaml
 
 .PHONY: bench
-bench: ## Figures: claim, and the storage engine beside the bare library
+bench: ## Figures beside Redis Cluster, etcd and the limits of this machine, all in one run
+	bench/tools.sh
+	cargo build --release --locked -p annulus-node -p annulus-bench
 	cargo run --release --locked -q -p dynamo --example claim
-	cargo run --release --locked -q -p annulus-bench -- engine
+	'$(CARGO_TARGET_DIR)/release/annulus-bench' engine
+	'$(CARGO_TARGET_DIR)/release/annulus-bench' compare --svg docs/performance.svg
+
+.PHONY: bench-short
+bench-short: ## The same for a moment each, with the programs that the tests use: that it works, not how fast
+	bench/tools.sh
+	cargo build --locked -p annulus-node -p annulus-bench
+	'$(CARGO_TARGET_DIR)/debug/annulus-bench' engine --rounds 1 --seconds 1
+	'$(CARGO_TARGET_DIR)/debug/annulus-bench' compare --keys 5000 --seconds 0.5 --rounds 1 --strict
 
 .PHONY: down
 down: ## Remove the local Kubernetes with everything in it

@@ -3,8 +3,14 @@
 //! What is compared runs in turns, A B A B, on the same machine within the same minutes, so that a busy neighbour or a
 //! throttled disk falls on both. Read the ratios; the absolute numbers are the machine's.
 
+mod compare;
 mod engine;
+mod load;
 mod meter;
+mod process;
+mod proto;
+mod report;
+mod systems;
 
 use clap::{Parser, Subcommand};
 
@@ -23,10 +29,15 @@ struct Arguments {
 enum Benchmark {
     /// Durable puts through the committer, beside bare fjall with batches of the same size.
     Engine(engine::Arguments),
+    /// Annulus beside Redis Cluster and etcd under the same loads.
+    Compare(compare::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().benchmark {
         Benchmark::Engine(arguments) => engine::run(&arguments),
+        Benchmark::Compare(arguments) => {
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(compare::run(&arguments))
+        }
     }
 }

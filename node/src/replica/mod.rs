@@ -47,7 +47,7 @@ pub struct Replica {
     failed_floor: AtomicU64,
     /// Failed commits that `failed_floor` accounts for.
     failed_commits: AtomicU64,
-    counters: ArcSwap<Counters>,
+    counters: Arc<ArcSwap<Counters>>,
     incarnation: u64,
     clock: Mutex<Clock>,
     wall: WallClock,
@@ -131,6 +131,8 @@ impl Replica {
     pub fn open(parts: Parts, limits: &Limits) -> Result<Self, EngineError> {
         let Parts { engine, committer, overlays, ring, births, wall } = parts;
         let hints = Hints::open(engine.clone(), committer.clone(), overlays.hints.clone(), limits)?;
+        let counters = Arc::new(ArcSwap::from_pointee(Counters::new(0)));
+        recount::correct_after_failures(&overlays.data, &engine, &ring, &counters);
         let replica = Self {
             objects: Objects::new(engine.clone(), committer.clone(), overlays.data.clone()),
             hints,
@@ -142,7 +144,7 @@ impl Replica {
             birth_floors: ArcSwap::default(),
             failed_floor: AtomicU64::new(0),
             failed_commits: AtomicU64::new(0),
-            counters: ArcSwap::from_pointee(Counters::new(0)),
+            counters,
             clock: Mutex::new(Clock::default()),
             wall,
             siblings_max: limits.siblings_max,

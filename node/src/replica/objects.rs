@@ -8,8 +8,8 @@ use crate::storage::{Change, Committer, Engine, EngineError, Reservation, Space,
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 const SHARDS: usize = 256;
 
@@ -20,14 +20,24 @@ pub struct Overlay {
     space: Space,
     shards: Vec<Mutex<Pending>>,
     failed_commits: AtomicU64,
+    on_taken_back: OnceLock<OnTakenBack>,
 }
+
+/// Hears, under the lock of its shard, of a key whose newest value was taken back by a failed commit, and of that
+/// value. What the key has now only the engine knows: the commit may have been written all the same.
+pub type OnTakenBack = Box<dyn Fn(&Bytes, Option<&Bytes>) + Send + Sync>;
 
 impl Overlay {
     /// An empty overlay of one keyspace.
     #[must_use]
     pub fn new(space: Space) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(Pending::default())).collect();
-        Arc::new(Self { space, shards, failed_commits: AtomicU64::new(0) })
+        Arc::new(Self { space, shards, failed_commits: AtomicU64::new(0), on_taken_back: OnceLock::new() })
+    }
+
+    /// Whoever counts what is here has to be told of what is taken back. Only the first call counts.
+    pub fn tell_of_taken_back(&self, told: OnTakenBack) {
+        let _ = self.on_taken_back.set(told);
     }
 
     /// Called by the committer when a batch has been applied, or has failed: pending objects of that batch that no
@@ -48,6 +58,9 @@ impl Overlay {
             let mut shard = self.shard(key).lock();
             if shard.get(key).is_some_and(|pending| same_allocation(pending.as_ref(), value)) {
                 shard.remove(key);
+                if let Some(told) = self.on_taken_back.get().filter(|_| !stored) {
+                    told(key, value);
+                }
             }
         }
     }

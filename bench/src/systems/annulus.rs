@@ -1,0 +1,78 @@
+//! A ring of Annulus nodes by `annulus-node dev`.
+
+use super::{Process, System, Target, Wait, resp_target, until_ready};
+use crate::load::KeySpace;
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// How a ring is to be run.
+#[derive(Clone, Debug)]
+pub struct Annulus {
+    /// Where its data goes.
+    pub directory: PathBuf,
+    /// How many nodes.
+    pub nodes: usize,
+    /// RESP port of the first; gRPC, peers and HTTP are 1000, 2000 and 3000 above.
+    pub port: u16,
+    /// Replicas that a read asks.
+    pub r: u8,
+    /// Name in tables.
+    pub name: &'static str,
+}
+
+#[derive(serde::Deserialize)]
+struct Status {
+    settled: bool,
+    nodes: Vec<NodeLine>,
+}
+
+#[derive(serde::Deserialize)]
+struct NodeLine {
+    pid: Option<u32>,
+    resp: String,
+    answers: bool,
+}
+
+impl Annulus {
+    /// Starts the ring with n = 3 and w = 2; data that is in the directory already is served on.
+    ///
+    /// # Errors
+    /// When the ring does not settle.
+    pub fn start(&self, keys: &KeySpace) -> anyhow::Result<System> {
+        std::fs::create_dir_all(&self.directory)?;
+        // What a ring before this one has said last is not this one's word.
+        let _ = std::fs::remove_file(self.directory.join("status.json"));
+        let mut command = Command::new(program()?);
+        command.arg("dev").arg("--dir").arg(&self.directory);
+        command.args(["--nodes", &self.nodes.to_string(), "--resp-port", &self.port.to_string()]);
+        command.args(["--read", &self.r.to_string(), "--write", "2", "--replication-factor", "3"]);
+        let supervisor = Process::start(&mut command, &self.directory.join("supervisor.log"))?;
+        let status = until_ready("the Annulus ring", || self.status())?;
+        let servers = status.nodes.iter().filter_map(|node| node.pid).collect();
+        let seed = status.nodes.first().context("a ring without nodes")?;
+        let target = until_ready("Annulus to serve", || {
+            let mut connection = redis::Client::open(format!("redis://{}", seed.resp))?.get_connection()?;
+            redis::cmd("SET").arg("ready").arg("1").query::<()>(&mut connection)?;
+            resp_target(&seed.resp, keys, Wait::No)
+        })?;
+        Ok(System { name: self.name, target: Target::Resp(target), servers, _processes: vec![supervisor] })
+    }
+
+    fn status(&self) -> anyhow::Result<Status> {
+        let status: Status = serde_json::from_slice(&std::fs::read(self.directory.join("status.json"))?)?;
+        if !status.settled || status.nodes.len() != self.nodes || !status.nodes.iter().all(|node| node.answers) {
+            bail!("it has not settled");
+        }
+        Ok(status)
+    }
+}
+
+/// The node's program, built beside this one.
+fn program() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("annulus-node");
+    if !Path::new(&program).exists() {
+        bail!("{} is missing; build it: cargo build --release -p annulus-node", program.display());
+    }
+    Ok(program)
+}

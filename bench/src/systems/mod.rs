@@ -1,0 +1,202 @@
+//! The systems compared, each started on loopback with data directories of its own on the same disk.
+
+mod annulus;
+mod etcd;
+mod redis;
+
+use crate::load::KeySpace;
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use annulus::Annulus;
+
+/// Name of Redis Cluster in tables.
+pub const REDIS: &str = "Redis Cluster";
+/// Its name when clients send `WAIT` along with the write.
+pub const REDIS_ALONG: &str = "Redis Cluster, WAIT along";
+
+/// How long a system may take to be ready.
+const READY_MAX: Duration = Duration::from_secs(60);
+/// How long a process may take to end after it was asked to.
+const STOP_MAX: Duration = Duration::from_secs(30);
+
+/// A running system.
+pub struct System {
+    /// Name in tables.
+    pub name: &'static str,
+    /// How it is reached.
+    pub target: Target,
+    /// Processes whose time and memory count; others only start and watch them.
+    servers: Vec<u32>,
+    /// They end with the system.
+    _processes: Vec<Process>,
+}
+
+/// How a system is reached.
+pub enum Target {
+    /// By the Redis protocol.
+    Resp(RespTarget),
+    /// By etcd's gRPC: the URLs of its members.
+    Etcd(Vec<String>),
+}
+
+/// A cluster that speaks Redis.
+#[derive(Clone, Debug)]
+pub struct RespTarget {
+    /// `host:port` of the nodes that slots belong to.
+    pub addresses: Vec<String>,
+    /// Which of them each key of the run belongs to.
+    pub nodes_of_keys: Arc<[u8]>,
+    /// The `WAIT` behind each write, or batch of writes.
+    pub wait: Wait,
+}
+
+/// How a client waits for a replica to have what it wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: the answer to the write says so already.
+    No,
+    /// By a `WAIT 1` once the write is answered, as a program with one call after the other does.
+    After,
+    /// By a `WAIT 1` sent along with the write, which saves a round trip.
+    Along,
+}
+
+impl System {
+    /// The same servers with clients that wait in another way. They end with the system that this was called on.
+    #[must_use]
+    pub fn waiting(&self, wait: Wait, name: &'static str) -> Self {
+        let target = match &self.target {
+            Target::Resp(target) => Target::Resp(RespTarget { wait, ..target.clone() }),
+            Target::Etcd(endpoints) => Target::Etcd(endpoints.clone()),
+        };
+        Self { name, target, servers: self.servers.clone(), _processes: Vec::new() }
+    }
+
+    /// Ids of the processes that serve.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.servers.clone()
+    }
+}
+
+/// Redis Cluster: three primaries with a replica each, `appendfsync always`, and `WAIT 1` behind each write.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn redis_cluster(directory: &Path, keys: &KeySpace) -> anyhow::Result<System> {
+    redis::start(&directory.join("redis"), keys)
+}
+
+/// etcd: three members.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn etcd(directory: &Path) -> anyhow::Result<System> {
+    etcd::start(&directory.join("etcd"))
+}
+
+/// A process that ends with the value.
+struct Process(Child);
+
+impl Process {
+    /// Starts a program; what it prints goes to a log beside its data.
+    fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+        let log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
+        let program = command.get_program().to_owned();
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.spawn().map(Self).with_context(|| format!("starting {}", program.display()))
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let Ok(pid) = i32::try_from(self.0.id()) else { return };
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        let until = Instant::now() + STOP_MAX;
+        while Instant::now() < until && matches!(self.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Tries again until it works.
+fn until_ready<T>(what: &str, mut attempt: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let until = Instant::now() + READY_MAX;
+    loop {
+        match attempt() {
+            Ok(ready) => return Ok(ready),
+            Err(error) if Instant::now() > until => return Err(error.context(format!("waiting for {what}"))),
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+/// Asks a cluster which of its nodes each key belongs to.
+fn resp_target(seed: &str, keys: &KeySpace, wait: Wait) -> anyhow::Result<RespTarget> {
+    let mut connection = ::redis::Client::open(format!("redis://{seed}"))?.get_connection()?;
+    let value: ::redis::Value = ::redis::cmd("CLUSTER").arg("SLOTS").query(&mut connection)?;
+    let ranges = slots(&value).context("reading CLUSTER SLOTS")?;
+    let mut addresses: Vec<String> = Vec::new();
+    let mut slots = vec![u8::MAX; 16384];
+    for (first, last, nodes) in ranges {
+        let (host, port) = nodes.first().context("a slot without a node")?;
+        let address = format!("{host}:{port}");
+        let node = addresses.iter().position(|known| *known == address).unwrap_or_else(|| {
+            addresses.push(address);
+            addresses.len() - 1
+        });
+        slots[usize::from(first)..=usize::from(last)].fill(u8::try_from(node)?);
+    }
+    if slots.contains(&u8::MAX) {
+        bail!("some slots have no node");
+    }
+    let node_of = |key: u32| {
+        let slot = dynamo::token::slot(KeySpace::key(key).as_bytes());
+        slots[usize::from(slot)]
+    };
+    let nodes_of_keys = (0..keys.count() as u32).map(node_of).collect();
+    Ok(RespTarget { addresses, nodes_of_keys, wait })
+}
+
+/// First slot, last slot, and the hosts and ports of the nodes that have them.
+type SlotRange = (u16, u16, Vec<(String, u16)>);
+
+fn slots(value: &::redis::Value) -> Option<Vec<SlotRange>> {
+    use ::redis::Value;
+    let items = |value: &Value| match value {
+        Value::Array(items) => Some(items.clone()),
+        _ => None,
+    };
+    let number = |value: &Value| match value {
+        Value::Int(number) => u16::try_from(*number).ok(),
+        _ => None,
+    };
+    let text = |value: &Value| match value {
+        Value::BulkString(text) => String::from_utf8(text.clone()).ok(),
+        Value::SimpleString(text) => Some(text.clone()),
+        _ => None,
+    };
+    let node = |value: &Value| {
+        let node = items(value)?;
+        Some((text(node.first()?)?, number(node.get(1)?)?))
+    };
+    let range = |value: &Value| {
+        let range = items(value)?;
+        let nodes = range.get(2..)?.iter().map(node).collect::<Option<Vec<_>>>()?;
+        Some((number(range.first()?)?, number(range.get(1)?)?, nodes))
+    };
+    items(value)?.iter().map(range).collect()
+}
