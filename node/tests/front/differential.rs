@@ -76,7 +76,7 @@ async fn reply<R: AsyncBufRead + Unpin>(from: &mut R) -> Reply {
     let mut line = String::new();
     from.read_line(&mut line).await.unwrap();
     let line = line.trim_end_matches(['\r', '\n']);
-    let kind = line.chars().next().expect("the connection has ended");
+    let kind = line.chars().next().unwrap();
     let text = line[1..].to_owned();
     let leaf = |text| Reply { kind, text, items: Vec::new() };
     let Ok(length) = text.parse::<i64>() else { return leaf(text) };

@@ -6,7 +6,7 @@ use super::glob;
 use super::parse::integer;
 use super::reply::Reply;
 use super::store::{Found, Store};
-use crate::coordinator::{KeyValue, RequestError};
+use crate::coordinator::KeyValue;
 use bytes::Bytes;
 use dynamo::object::{Change, Kind};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -209,7 +209,7 @@ async fn combine<K: KeyValue>(
 ) -> Result<BTreeSet<Bytes>, CommandError> {
     let bytes_max = store.limits().connection_reply_bytes_max;
     let keys = stream::iter(keys.to_vec());
-    let reads = keys.map(|key| async move { Ok::<_, RequestError>(store.read(&key).await?) });
+    let reads = keys.map(|key| async move { store.read(&key).await });
     let found: Vec<Found> = reads.buffered(OPERATIONS_MAX).try_collect().await?;
     let mut sets = Vec::with_capacity(found.len());
     let mut bytes = 0;
