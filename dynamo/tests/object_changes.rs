@@ -3,6 +3,8 @@
 //!
 //! The oracle knows nothing of dots, tallies or cells. It keeps, for every change, the changes its replica knew of.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use bytes::Bytes;
 use dynamo::hlc::Hlc;
 use dynamo::object::{Actor, By, Change, Expiry, Kind, Merged, Object, Outcome, Payload, Value};

@@ -57,8 +57,7 @@ struct Connection<S>(BufReader<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn ask(&mut self, line: &str) -> Reply {
-        self.0.write_all(line.as_bytes()).await.unwrap();
-        self.0.write_all(b"\r\n").await.unwrap();
+        self.0.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
         let reply = tokio::time::timeout(Duration::from_secs(10), reply(&mut self.0)).await;
         reply.unwrap_or_else(|_| panic!("no reply to {line}"))
     }
