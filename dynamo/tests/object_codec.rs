@@ -35,7 +35,7 @@ fn structured() -> Object {
         timestamp: Hlc(timestamp),
         now_ms: 0,
     };
-    let change = |object: &Object, change, by| object.change(&change, by).0.unwrap();
+    let change = |object: &Object, change, by| object.change(&change, by).0.unwrap_or_default();
     let hash = change(&Object::default(), Change::SetFields(vec![("f".into(), "v".into())]), by(300, 5));
     let hash = change(&hash, Change::IncrementField { field: "n".into(), by: -2 }, by(300, 6));
     let only = dynamo::object::ExpiryCondition::Always;
