@@ -14,5 +14,6 @@ pub mod moves;
 pub mod object;
 pub mod preference;
 pub mod quorum;
+pub mod reconcile;
 pub mod ring;
 pub mod token;

@@ -35,6 +35,10 @@ pub struct Limits {
     pub parallel_pulls_max: usize,
     /// Bytes a second copied to this node by moves; `None`: as fast as it goes.
     pub transfer_bytes_per_second_max: Option<u64>,
+    /// Pause between two rounds of anti-entropy.
+    pub repair_pause: Duration,
+    /// Bytes a second exchanged by anti-entropy, in both directions, for what this node begins.
+    pub repair_bytes_per_second_max: u64,
     /// How long a client's request may take before it is answered with an error.
     pub request_timeout: Duration,
     /// How long one replica may take before another is asked in its place.
@@ -60,6 +64,8 @@ impl Default for Limits {
             disk_reserve_bytes: 256 << 20,
             parallel_pulls_max: 16,
             transfer_bytes_per_second_max: None,
+            repair_pause: Duration::from_secs(2),
+            repair_bytes_per_second_max: 32 << 20,
             request_timeout: Duration::from_secs(5),
             replica_timeout: Duration::from_secs(1),
         }

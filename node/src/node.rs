@@ -6,6 +6,7 @@ use crate::coordinator::{self, Coordinator, Overview};
 use crate::handoff::{self, Pulls};
 use crate::net::{Connector, Incoming};
 use crate::peers::{PeerService, Peers};
+use crate::repair::Repair;
 use crate::replica::{self, Overlay, Overlays, Replica, WallClock};
 use crate::ring_state::RingState;
 use crate::server;
@@ -70,6 +71,8 @@ pub struct Parts {
     pub peers: Arc<Peers>,
     /// Moves into this node.
     pub pulls: Arc<Pulls>,
+    /// Comparing with the other members.
+    pub repair: Arc<Repair>,
     /// When the node started.
     pub started: Instant,
 }
@@ -146,7 +149,8 @@ fn assemble(
     let replica = Arc::new(Replica::open(parts, limits)?);
     let peers = Peers::new(ring.clone(), replica.clone(), connector, limits.clone(), background.child_token());
     let pulls = Pulls::open(ring.clone(), replica.clone(), peers.clone(), limits)?;
-    Ok(Arc::new(Parts { ring, replica, peers, pulls, started: Instant::now() }))
+    let repair = Repair::new(ring.clone(), replica.clone(), peers.clone(), limits);
+    Ok(Arc::new(Parts { ring, replica, peers, pulls, repair, started: Instant::now() }))
 }
 
 fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) -> Coordinator {
@@ -165,10 +169,11 @@ fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) ->
 }
 
 fn start_background(parts: &Arc<Parts>, stop: &CancellationToken) -> JoinSet<()> {
-    let Parts { ring, replica, peers, pulls, .. } = parts.as_ref();
+    let Parts { ring, replica, peers, pulls, repair, .. } = parts.as_ref();
     let mut tasks = JoinSet::new();
     tasks.spawn(peers.clone().follow_ring());
     tasks.spawn(pulls.clone().run(stop.clone()));
+    tasks.spawn(repair.clone().run(stop.clone()));
     tasks.spawn(handoff::deliver_hints(ring.clone(), replica.clone(), peers.clone(), stop.clone()));
     tasks.spawn(handoff::drop_leftovers(ring.clone(), replica.clone(), stop.clone()));
     tasks.spawn(fit_counters(ring.clone(), replica.clone(), stop.clone()));

@@ -6,11 +6,12 @@ use super::replicate::Replication;
 use super::{Causality, Coordinator, RequestError, Write, WriteOptions, Written};
 use crate::handoff;
 use crate::peers::RequestHandler;
+use crate::repair;
 use crate::replica::ReplicaError;
 use crate::ring_state::Installed;
 use annulus_proto::uuid_from;
 use annulus_proto::v1::{
-    Coordinate, Coordinated, DigestReply, DigestRequest, Failure, PageReply, PageRequest, Request, StaleEpoch,
+    Coordinate, Coordinated, DigestReply, DigestRequest, Failure, ItemsReply, ItemsRequest, PageReply, PageRequest, Request, RootsReply, RootsRequest, StaleEpoch,
     Stored, coordinate, failure, reply, request::Operation,
 };
 use bytes::Bytes;
@@ -30,6 +31,14 @@ impl RequestHandler for Coordinator {
 
     fn digest(&self, request: DigestRequest) -> BoxFuture<'_, Result<DigestReply, Status>> {
         Box::pin(handoff::digest(&self.parts.ring, &self.parts.replica, request))
+    }
+
+    fn roots(&self, request: &RootsRequest) -> Result<RootsReply, Status> {
+        repair::roots(&self.parts.ring, &self.parts.replica, request)
+    }
+
+    fn items(&self, request: ItemsRequest) -> BoxFuture<'_, Result<ItemsReply, Status>> {
+        Box::pin(repair::items(&self.parts.ring, &self.parts.replica, request))
     }
 }
 

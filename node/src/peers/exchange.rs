@@ -6,7 +6,7 @@ use crate::ring_state::RingState;
 use annulus_proto::uuid_from;
 use annulus_proto::v1::peer_server::{Peer as PeerApi, PeerServer};
 use annulus_proto::v1::{
-    DigestReply, DigestRequest, Frame, Hello, PageReply, PageRequest, Reply, Request, StaleEpoch, reply,
+    DigestReply, DigestRequest, Frame, Hello, ItemsReply, ItemsRequest, PageReply, PageRequest, Reply, Request, RootsReply, RootsRequest, StaleEpoch, reply,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -35,6 +35,15 @@ pub trait RequestHandler: Send + Sync + 'static {
 
     /// Answers the digests of a token range.
     fn digest(&self, request: DigestRequest) -> BoxFuture<'_, Result<DigestReply, Status>>;
+
+    /// Answers what a member that compares has asked first.
+    ///
+    /// # Errors
+    /// When the question does not fit this node or its ring.
+    fn roots(&self, request: &RootsRequest) -> Result<RootsReply, Status>;
+
+    /// Answers which items of some token ranges differ.
+    fn items(&self, request: ItemsRequest) -> BoxFuture<'_, Result<ItemsReply, Status>>;
 }
 
 /// The `Peer` service of a node.
@@ -82,6 +91,14 @@ impl<H: RequestHandler> PeerApi for PeerService<H> {
 
     async fn digest(&self, request: tonic::Request<DigestRequest>) -> Result<Response<DigestReply>, Status> {
         self.handler.digest(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn roots(&self, request: tonic::Request<RootsRequest>) -> Result<Response<RootsReply>, Status> {
+        self.handler.roots(request.get_ref()).map(Response::new)
+    }
+
+    async fn items(&self, request: tonic::Request<ItemsRequest>) -> Result<Response<ItemsReply>, Status> {
+        self.handler.items(request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -5,11 +5,13 @@
 
 mod counters;
 mod hints;
+mod leaves;
 mod objects;
 mod recount;
 
 pub use counters::{Counters, Sum, Weight};
 pub use hints::{HeldHint, Hints};
+pub use leaves::Leaves;
 pub use objects::{Objects, Overlay, Updated};
 
 use crate::config::Limits;
@@ -48,6 +50,7 @@ pub struct Replica {
     /// Failed commits that `failed_floor` accounts for.
     failed_commits: AtomicU64,
     counters: Arc<ArcSwap<Counters>>,
+    leaves: Arc<Leaves>,
     incarnation: u64,
     clock: Mutex<Clock>,
     wall: WallClock,
@@ -132,9 +135,11 @@ impl Replica {
         let Parts { engine, committer, overlays, ring, births, wall } = parts;
         let hints = Hints::open(engine.clone(), committer.clone(), overlays.hints.clone(), limits)?;
         let counters = Arc::new(ArcSwap::from_pointee(Counters::new(0)));
-        recount::correct_after_failures(&overlays.data, &engine, &ring, &counters);
+        let leaves = Arc::new(Leaves::open(engine.as_ref())?);
+        recount::correct_after_failures(&overlays.data, &engine, &ring, &counters, &leaves);
+        let objects = Objects::new(engine.clone(), committer.clone(), overlays.data.clone());
         let replica = Self {
-            objects: Objects::new(engine.clone(), committer.clone(), overlays.data.clone()),
+            objects: objects.noted_in(leaves.clone()),
             hints,
             incarnation: ring.incarnation().as_u64_pair().1,
             engine,
@@ -145,6 +150,7 @@ impl Replica {
             failed_floor: AtomicU64::new(0),
             failed_commits: AtomicU64::new(0),
             counters,
+            leaves,
             clock: Mutex::new(Clock::default()),
             wall,
             siblings_max: limits.siblings_max,
@@ -172,6 +178,12 @@ impl Replica {
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         self.counters.load_full()
+    }
+
+    /// Sums of what is here, for anti-entropy.
+    #[must_use]
+    pub fn leaves(&self) -> &Leaves {
+        &self.leaves
     }
 
     /// The wall clock.

@@ -4,6 +4,7 @@
 //! committer before the lock is let go: so the queue's order is the order of the changes, and the next change of the key
 //! starts from the pending object. The overlay entry goes when the commit has been applied to the engine.
 
+use super::leaves::Leaves;
 use crate::storage::{Change, Committer, Engine, EngineError, Reservation, Space, Submitted};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -104,6 +105,7 @@ pub struct Objects {
     engine: Arc<dyn Engine>,
     committer: Committer,
     overlay: Arc<Overlay>,
+    leaves: Option<Arc<Leaves>>,
 }
 
 /// What became of an update.
@@ -118,7 +120,19 @@ impl Objects {
     /// Objects of the overlay's keyspace.
     #[must_use]
     pub fn new(engine: Arc<dyn Engine>, committer: Committer, overlay: Arc<Overlay>) -> Self {
-        Self { engine, committer, overlay }
+        Self { engine, committer, overlay, leaves: None }
+    }
+
+    /// The same, with every change noted in the leaves.
+    #[must_use]
+    pub fn noted_in(self, leaves: Arc<Leaves>) -> Self {
+        Self { leaves: Some(leaves), ..self }
+    }
+
+    fn note(&self, key: &Bytes, before: Option<&Bytes>, after: Option<&Bytes>) {
+        if let Some(leaves) = &self.leaves {
+            leaves.replace(key, before, after);
+        }
     }
 
     /// The newest value of a key, durable or not.
@@ -151,7 +165,11 @@ impl Objects {
             Some(pending) => pending.clone(),
             None => self.engine.get(self.overlay.space, &key)?,
         };
+        let before = current.clone();
         let (value, result) = decide(current)?;
+        if let Some(value) = &value {
+            self.note(&key, before.as_ref(), Some(value));
+        }
         // What is only pending is queued once more, so that whoever is told "unchanged" is not told so of something
         // that a failing commit may still take away.
         let Some(value) = value.or(pending.flatten()) else { return Ok(Updated::Unchanged(result)) };
@@ -176,9 +194,8 @@ impl Objects {
             Some(pending) => pending.clone(),
             None => self.engine.get(self.overlay.space, key)?,
         };
-        if !current.is_some_and(|current| decide(&current)) {
-            return Ok(None);
-        }
+        let Some(current) = current.filter(|current| decide(current)) else { return Ok(None) };
+        self.note(key, Some(&current), None);
         let change = Change::Remove { space: self.overlay.space, key: key.clone() };
         shard.insert(key.clone(), None);
         Ok(Some(self.committer.submit(vec![change], reservation)))

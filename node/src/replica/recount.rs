@@ -1,7 +1,7 @@
 //! Counting what is here from the engine: at the start, when the number of partitions changes, and what a failed
 //! commit has left uncertain.
 
-use super::{Counters, Overlay, Replica, Weight, split_storage_key};
+use super::{Counters, Leaves, Overlay, Replica, Weight, split_storage_key};
 use crate::ring_state::RingState;
 use crate::storage::{Engine, EngineError, ScanRange, Space};
 use arc_swap::ArcSwap;
@@ -52,14 +52,16 @@ pub(super) fn correct_after_failures(
     engine: &Arc<dyn Engine>,
     ring: &Arc<RingState>,
     counters: &Arc<ArcSwap<Counters>>,
+    leaves: &Arc<Leaves>,
 ) {
     // Weak: the ring holds the committer, whose callback holds the overlay.
-    let (engine, ring, counters) = (engine.clone(), Arc::downgrade(ring), counters.clone());
+    let (engine, ring, counters, leaves) = (engine.clone(), Arc::downgrade(ring), counters.clone(), leaves.clone());
     overlay.tell_of_taken_back(Box::new(move |storage_key, counted| {
-        let Some(installed) = ring.upgrade().and_then(|ring| ring.load()) else { return };
-        let Some((token, key)) = split_storage_key(storage_key) else { return };
         // An engine that cannot be read is opened anew, and everything is counted then.
         let Ok(actual) = engine.get(Space::Data, storage_key) else { return };
+        leaves.replace(storage_key, counted, actual.as_ref());
+        let Some(installed) = ring.upgrade().and_then(|ring| ring.load()) else { return };
+        let Some((token, key)) = split_storage_key(storage_key) else { return };
         let partition = installed.view.partition(token);
         counters.load().replace(partition, weight(&key, counted), weight(&key, actual.as_ref()));
     }));

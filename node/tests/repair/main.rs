@@ -1,0 +1,5 @@
+//! Anti-entropy among whole nodes over loopback.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
+
+mod cluster;
+mod converge;
