@@ -23,7 +23,7 @@ demo: ## Scale a cluster 3 -> 5 -> 3 under load on a real Kubernetes and count w
 	KEEP='$(KEEP)' tests/demo.sh
 
 .PHONY: test
-test: check e2e ## Everything: formatting, clippy, unit, property and process tests, end-to-end tests
+test: check sim e2e ## Everything: formatting, clippy, unit, property and process tests, simulation, end-to-end tests
 
 .PHONY: check
 check: format lint unit bench-short charts-check ## All that needs no Kubernetes
@@ -45,6 +45,21 @@ unit: ## Unit, property and process tests
 charts-check: ## The chart is clean
 	tests/cluster/tools.sh
 	PATH="$(CACHE)/kubernetes-1.34.4:$$PATH" helm lint --strict charts/annulus
+
+# How many seeds `make sim` runs, or the one to tell about: make sim SEED=37
+SEEDS ?= 500
+SEED ?=
+MINUTES ?= 10
+
+.PHONY: sim
+sim: ## Whole nodes in a deterministic simulation: SEEDS=500, or one to replay with SEED=37
+	cargo build --locked -q -p annulus-sim
+	"$(CARGO_TARGET_DIR)/debug/annulus-sim" $(if $(SEED),one --talk --seed $(SEED),run --seeds $(SEEDS))
+
+.PHONY: soak
+soak: ## The simulation for as long as told: MINUTES=10
+	cargo build --locked -q -p annulus-sim
+	"$(CARGO_TARGET_DIR)/debug/annulus-sim" soak --minutes $(MINUTES)
 
 .PHONY: e2e
 e2e: ## End-to-end tests on a real Kubernetes

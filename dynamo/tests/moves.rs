@@ -219,6 +219,44 @@ fn an_old_list_retires_only_when_every_member_that_answers_knows() {
     assert!(matches!(reasons.as_slice(), [Reason::OldListsUnreachable { .. }]), "{reasons:?}");
 }
 
+/// With r = 1 any one of the old list may answer a reader, so all of them must know, save for one that is no more.
+#[test]
+fn a_destroyed_member_does_not_keep_an_old_list_from_retiring() {
+    let two = |members: &[u32]| {
+        let quorums = Quorums { n: 2, r: 1, w: 2, sloppy: false };
+        Wish { quorums, ..wish(members.iter().copied()) }
+    };
+    let ring = moves::create(Uuid::from_u128(7), HashKey([1; 16]), &two(&[0, 1, 2])).unwrap();
+    let destroyed = incarnation(1);
+    let replaced = Wish { gone: BTreeSet::from([destroyed]), ..two(&[0, 2, 3]) };
+    let mut ring = ring;
+    let mut nodes = Nodes::default();
+    for _ in 0..20 {
+        nodes.everyone_follows(&ring);
+        nodes.installed.remove(&destroyed);
+        match nodes.advance(&ring, &replaced) {
+            Step::Publish(next, _) => ring = *next,
+            Step::Settled => break,
+            Step::Wait(reasons) => panic!("waits for a member that is no more: {reasons:?}"),
+        }
+    }
+    assert!(ring.target.is_none() && ring.member_by_incarnation(destroyed).is_none());
+
+    // One that is only silent may yet answer a reader.
+    let silent = two(&[0, 2, 3]);
+    let mut ring = moves::create(Uuid::from_u128(7), HashKey([1; 16]), &two(&[0, 1, 2])).unwrap();
+    let mut nodes = Nodes::default();
+    let waits = loop {
+        nodes.everyone_follows(&ring);
+        nodes.installed.remove(&destroyed);
+        match nodes.advance(&ring, &silent) {
+            Step::Publish(next, _) => ring = *next,
+            other => break other,
+        }
+    };
+    assert!(matches!(waits, Step::Wait(reasons) if matches!(reasons[..], [Reason::OldListsUnreachable { .. }])));
+}
+
 #[test]
 fn a_change_of_mind_while_filling_moves_nothing_further() {
     let before = new_ring(3);

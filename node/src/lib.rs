@@ -12,6 +12,7 @@ pub mod handoff;
 pub mod net;
 pub mod node;
 pub mod peers;
+pub mod planted;
 pub mod replica;
 pub mod ring_state;
 pub mod server;

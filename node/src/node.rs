@@ -12,7 +12,7 @@ use crate::server;
 use crate::storage::{Births, Committer, Engine, EngineError, Space, StorageError};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -221,7 +221,7 @@ async fn serve(
     let result = tokio::select! {
         () = clients => Ok(()),
         () = broken(parts) => Err(NodeError::Broken),
-        ended = &mut rpc => Err(NodeError::Server("gRPC", format!("{ended:?}"))),
+        why = ended_early(&mut rpc, shutdown) => Err(NodeError::Server("gRPC", why)),
         ended = &mut peers => Err(NodeError::Server("peer", format!("{ended:?}"))),
     };
     shutdown.cancel();
@@ -232,6 +232,16 @@ async fn serve(
     clients_done.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), web).await;
     result
+}
+
+/// Returns when a server ends by itself. One that ends because it was told to, and may have had nobody to see out, is
+/// waited for elsewhere: it must not cut short those whose clients are still being answered.
+async fn ended_early<T: std::fmt::Debug>(server: &mut JoinHandle<T>, shutdown: &CancellationToken) -> String {
+    let ended = server.await;
+    if shutdown.is_cancelled() {
+        std::future::pending::<()>().await;
+    }
+    format!("{ended:?}")
 }
 
 /// Returns once storage has failed for good. Only opening it again helps, so the node ends and is started anew.

@@ -3,7 +3,8 @@
 use super::{Change, MoveError, Pace, Reason, Reports, Step, Wish, membership};
 use crate::preference::MemberIndex;
 use crate::ring::{Also, MemberState, Phase, Placement, Ring, same_set};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
 
 /// The next document on the way to the wish, or why there is none yet.
 ///
@@ -30,7 +31,7 @@ pub fn advance(ring: &Ring, wish: &Wish, reports: &Reports, pace: Pace) -> Resul
         let mut moving = next.partitions.iter().filter(|placement| placement.also.is_some()).count();
         for (partition, list) in wanted.into_iter().enumerate() {
             let placement = next.partitions[partition].clone();
-            let facts = Facts { ring: &next, reports, partition, since: target.since };
+            let facts = Facts { ring: &next, reports, gone: &wish.gone, partition, since: target.since };
             let decided = decide(&facts, &placement, &list, moving < pace.parallel_moves, &mut waiting);
             let was_moving = placement.also.is_some();
             next.partitions[partition] = apply(placement, decided, list, next.epoch, &mut change);
@@ -68,6 +69,8 @@ enum Decision {
 struct Facts<'a> {
     ring: &'a Ring,
     reports: &'a Reports,
+    /// Incarnations that exist no more.
+    gone: &'a BTreeSet<Uuid>,
     partition: usize,
     /// Epoch in which the target was set.
     since: u64,
@@ -146,7 +149,10 @@ fn retired(facts: &Facts<'_>, also: &Also, waiting: &mut Waiting) -> bool {
             complete = false;
         }
     }
-    let informed = also.list.iter().filter(|&&index| epoch_of(index).is_some_and(|epoch| epoch >= also.since));
+    let gone = |index| facts.ring.member(index).is_some_and(|member| facts.gone.contains(&member.incarnation));
+    let knows = |index: MemberIndex| epoch_of(index).is_some_and(|epoch| epoch >= also.since);
+    // One that is no more answers no reader either.
+    let informed = also.list.iter().filter(|&&index| knows(index) || gone(index));
     let r = usize::from(facts.ring.quorums.r).min(also.list.len());
     if informed.count() < also.list.len() - r + 1 {
         waiting.unreachable += usize::from(complete);
@@ -205,7 +211,7 @@ fn settle(ring: &mut Ring, owners: &[MemberIndex]) {
 
 /// A joining member is active once it is in an effective list, or once there is nothing left to move.
 fn activate(ring: &mut Ring) {
-    let serving: std::collections::BTreeSet<MemberIndex> =
+    let serving: BTreeSet<MemberIndex> =
         ring.partitions.iter().flat_map(|placement| placement.preference.iter().copied()).collect();
     let settled = ring.target.is_none();
     for member in &mut ring.members {

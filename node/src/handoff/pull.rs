@@ -217,10 +217,13 @@ impl Pulls {
         let resumed = recorded.filter(|cursor| cursor.source == source);
         let mut after = resumed.map(|cursor| cursor.after).unwrap_or_default();
         let count = installed.view.count();
+        // Not the ring's epoch of the moment: once the lists have changed, what is still on its way is refused, for
+        // this node may be in them no more and would keep what it ought to drop.
+        let epoch = installed.view.epoch();
         loop {
             let request = PageRequest {
                 cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
-                epoch: installed.view.epoch(),
+                epoch,
                 first_token: token::first_token(record.partition, count).0,
                 last_token: token::last_token(record.partition, count).0,
                 after: after.clone(),
@@ -235,7 +238,6 @@ impl Pulls {
                 bytes += (item.key.len() + item.object.len()) as u64;
                 let token = installed.view.token(&item.key);
                 after = serve::cursor(token, &item.key);
-                let epoch = self.ring.epoch();
                 let merged = self.replica.merge(token, &item.key, item.object, epoch).await;
                 durable.extend(merged.map_err(|error| fail(error.into()))?);
             }
@@ -265,7 +267,7 @@ impl Pulls {
             peers: &self.peers,
             replica: &self.replica,
             cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
-            epoch: self.ring.epoch(),
+            epoch: installed.view.epoch(),
             member,
             token_of: &token_of,
         };

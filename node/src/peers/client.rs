@@ -23,7 +23,7 @@ use uuid::Uuid;
 /// Time between two signs of life on a stream.
 pub const HEARTBEAT: Duration = Duration::from_millis(250);
 /// A peer silent for this long is taken for unreachable: four heartbeats.
-const SILENCE_MAX: Duration = Duration::from_millis(1000);
+pub(super) const SILENCE_MAX: Duration = Duration::from_millis(1000);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
 /// A peer that was never reached is waited for this long: it or this node has only just come.
 const FIRST_CONTACT_MAX: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! The other side of a stream: requests of a peer come in frames and are answered in frames.
 
 use super::Peers;
-use super::client::{FRAME_BYTES_MAX, HEARTBEAT};
+use super::client::{FRAME_BYTES_MAX, HEARTBEAT, SILENCE_MAX};
 use crate::ring_state::RingState;
 use crate::storage::{StorageError, Submitted};
 use annulus_proto::uuid_from;
@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
@@ -128,11 +129,14 @@ impl<H: RequestHandler> Session<H> {
         let session = Arc::new(self);
         let at_once = Arc::new(Semaphore::new(FRAMES_AT_ONCE_MAX));
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let mut heard = Instant::now();
         loop {
             let frame = tokio::select! {
-                message = incoming.message() => match message {
-                    Ok(Some(frame)) => frame,
-                    Ok(None) | Err(_) => return,
+                // A peer that is not heard is told so by the end of the stream. If only its way here is cut, it would
+                // else take the heartbeats from here for a sign that all is well, and wait for answers in vain.
+                message = tokio::time::timeout_at(heard + SILENCE_MAX, incoming.message()) => match message {
+                    Ok(Ok(Some(frame))) => frame,
+                    Ok(Ok(None) | Err(_)) | Err(_) => return,
                 },
                 _ = heartbeat.tick() => {
                     // No room means that replies are under way, which is a sign of life too.
@@ -142,9 +146,12 @@ impl<H: RequestHandler> Session<H> {
             };
             session.gossip(&frame).await;
             if frame.requests.is_empty() {
+                heard = Instant::now();
                 continue;
             }
             let Ok(permit) = at_once.clone().acquire_owned().await else { return };
+            // Only now: while this side did not listen, the other was not silent.
+            heard = Instant::now();
             let newest = frame.requests.iter().map(|request| request.epoch).max().unwrap_or(0);
             if newest > session.ring.epoch() {
                 let session = session.clone();

@@ -19,9 +19,15 @@ pub struct Hints {
     objects: Objects,
     engine: Arc<dyn Engine>,
     committer: Committer,
+    held: Arc<Held>,
+    bytes_max: u64,
+}
+
+/// How much is held.
+#[derive(Default)]
+struct Held {
     count: AtomicI64,
     bytes: AtomicI64,
-    bytes_max: u64,
 }
 
 /// A hint as it is held.
@@ -70,20 +76,18 @@ impl Hints {
         overlay: Arc<Overlay>,
         limits: &Limits,
     ) -> Result<Self, EngineError> {
+        let held: Arc<Held> = Arc::default();
+        overlay.tell_of_taken_back({
+            let (held, engine) = (held.clone(), engine.clone());
+            Box::new(move |key, counted| held.correct(engine.as_ref(), key, counted))
+        });
         let objects = Objects::new(engine.clone(), committer.clone(), overlay);
-        let hints = Self {
-            objects,
-            engine,
-            committer,
-            count: AtomicI64::new(0),
-            bytes: AtomicI64::new(0),
-            bytes_max: limits.hint_bytes_max,
-        };
+        let hints = Self { objects, engine, committer, held, bytes_max: limits.hint_bytes_max };
         let mut range = ScanRange::everything();
         loop {
             let page = hints.engine.scan(Space::Hints, &range, 4096, 4 << 20)?;
             for (key, value) in &page.items {
-                hints.adjust(1, signed(key.len() + value.len()));
+                hints.held.adjust(1, signed(key.len() + value.len()));
             }
             match page.items.last() {
                 Some((last, _)) if page.more => range.after = Some(last.clone()),
@@ -96,7 +100,7 @@ impl Hints {
     #[must_use]
     pub fn held(&self) -> (u64, u64) {
         let read = |value: &AtomicI64| u64::try_from(value.load(Ordering::Relaxed)).unwrap_or(0);
-        (read(&self.count), read(&self.bytes))
+        (read(&self.held.count), read(&self.held.bytes))
     }
 
     /// Holds an object for a member. `None`: an equal or newer one is already held.
@@ -119,7 +123,7 @@ impl Hints {
         let key_len = hint_key.len();
         let updated = self.objects.update(hint_key, reservation, |current| {
             let Some(current) = current else {
-                self.adjust(1, signed(key_len + incoming.len()));
+                self.held.adjust(1, signed(key_len + incoming.len()));
                 return Ok((Some(incoming), ()));
             };
             let mine = Object::decode(current.clone())?;
@@ -128,7 +132,7 @@ impl Hints {
                 return Ok((None, ()));
             }
             let encoded = merged.encode();
-            self.adjust(0, signed(encoded.len()) - signed(current.len()));
+            self.held.adjust(0, signed(encoded.len()) - signed(current.len()));
             Ok::<_, HintError>((Some(encoded), ()))
         })?;
         match updated {
@@ -151,10 +155,15 @@ impl Hints {
     /// When storage fails; the hint is then still there and is delivered again.
     pub async fn delivered(&self, hint: &HeldHint) -> Result<(), HintError> {
         let reservation = self.committer.reserve_control().await;
-        let removed = self.objects.remove_if(&hint.hint_key, reservation, |newest| *newest == hint.object)?;
+        let removed = self.objects.remove_if(&hint.hint_key, reservation, |newest| {
+            let same = *newest == hint.object;
+            if same {
+                self.held.adjust(-1, -signed(hint.hint_key.len() + hint.object.len()));
+            }
+            same
+        })?;
         if let Some(submitted) = removed {
             submitted.await?;
-            self.adjust(-1, -signed(hint.hint_key.len() + hint.object.len()));
         }
         Ok(())
     }
@@ -173,10 +182,23 @@ impl Hints {
         let hints = page.items.into_iter().filter_map(|(key, object)| split_hint_key(key, object)).collect();
         Ok((hints, page.more))
     }
+}
 
+impl Held {
     fn adjust(&self, count: i64, bytes: i64) {
         self.count.fetch_add(count, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A commit has failed: what was counted for a key gives way to what is there. A count that stayed wrong would
+    /// keep a node that is to leave from ever proving that it owes nobody anything.
+    fn correct(&self, engine: &dyn Engine, key: &Bytes, counted: Option<&Bytes>) {
+        // An engine that cannot be read is opened anew, and everything is counted then.
+        let Ok(actual) = engine.get(Space::Hints, key) else { return };
+        let number = |value: Option<&Bytes>| i64::from(value.is_some());
+        let size = |value: Option<&Bytes>| value.map_or(0, |value| signed(key.len() + value.len()));
+        let actual = actual.as_ref();
+        self.adjust(number(actual) - number(counted), size(actual) - size(counted));
     }
 }
 

@@ -13,8 +13,8 @@ use parking_lot::{Mutex, MutexGuard};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 const SHARDS: usize = 256;
 
@@ -26,7 +26,12 @@ pub struct Overlay {
     space: Space,
     shards: Vec<Mutex<Shard>>,
     failed_commits: AtomicU64,
+    on_taken_back: OnceLock<OnTakenBack>,
 }
+
+/// Hears, under the lock of its shard, of a key whose newest value was taken back by a failed commit, and of that
+/// value. What the key has now only the engine knows: the commit may have been written all the same.
+pub type OnTakenBack = Box<dyn Fn(&Bytes, Option<&Bytes>) + Send + Sync>;
 
 struct Shard {
     pending: HashMap<Bytes, Option<Bytes>>,
@@ -73,7 +78,12 @@ impl Overlay {
     #[must_use]
     pub fn new(space: Space, cache_bytes: usize) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(cache_bytes / SHARDS))).collect();
-        Arc::new(Self { space, shards, failed_commits: AtomicU64::new(0) })
+        Arc::new(Self { space, shards, failed_commits: AtomicU64::new(0), on_taken_back: OnceLock::new() })
+    }
+
+    /// Whoever counts what is here has to be told of what is taken back. Only the first call counts.
+    pub fn tell_of_taken_back(&self, told: OnTakenBack) {
+        let _ = self.on_taken_back.set(told);
     }
 
     /// Called by the committer when a batch has been applied, or has failed: pending objects of that batch that no
@@ -93,13 +103,16 @@ impl Overlay {
             }
             let mut shard = self.shard(key).lock();
             shard.committed += 1;
-            if shard.pending.get(key).is_some_and(|pending| same_allocation(pending.as_ref(), value)) {
-                shard.pending.remove(key);
-            }
             match value {
                 Some(value) if stored => shard.cache(key, value),
                 // Not known until the engine is asked.
                 _ => drop(shard.cache.remove(key)),
+            }
+            if shard.pending.get(key).is_some_and(|pending| same_allocation(pending.as_ref(), value)) {
+                shard.pending.remove(key);
+                if let Some(told) = self.on_taken_back.get().filter(|_| !stored) {
+                    told(key, value);
+                }
             }
         }
     }

@@ -1,7 +1,11 @@
-//! Counting what is here from the engine: at the start, and when the number of partitions changes.
+//! Counting what is here from the engine: at the start, when the number of partitions changes, and what a failed
+//! commit has left uncertain.
 
-use super::{Counters, Replica, Weight, split_storage_key};
-use crate::storage::{EngineError, ScanRange, Space};
+use super::{Counters, Overlay, Replica, Weight, split_storage_key};
+use crate::ring_state::RingState;
+use crate::storage::{Engine, EngineError, ScanRange, Space};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
 use dynamo::object::Object;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -40,4 +44,28 @@ impl Replica {
         self.birth_floors.store(Arc::new((0..partitions).map(|_| AtomicU64::new(floor)).collect()));
         Ok(())
     }
+}
+
+/// Has a key counted anew whose newest value a failed commit has taken back.
+pub(super) fn correct_after_failures(
+    overlay: &Overlay,
+    engine: &Arc<dyn Engine>,
+    ring: &Arc<RingState>,
+    counters: &Arc<ArcSwap<Counters>>,
+) {
+    // Weak: the ring holds the committer, whose callback holds the overlay.
+    let (engine, ring, counters) = (engine.clone(), Arc::downgrade(ring), counters.clone());
+    overlay.tell_of_taken_back(Box::new(move |storage_key, counted| {
+        let Some(installed) = ring.upgrade().and_then(|ring| ring.load()) else { return };
+        let Some((token, key)) = split_storage_key(storage_key) else { return };
+        // An engine that cannot be read is opened anew, and everything is counted then.
+        let Ok(actual) = engine.get(Space::Data, storage_key) else { return };
+        let partition = installed.view.partition(token);
+        counters.load().replace(partition, weight(&key, counted), weight(&key, actual.as_ref()));
+    }));
+}
+
+fn weight(key: &[u8], encoded: Option<&Bytes>) -> Weight {
+    let object = encoded.and_then(|encoded| Some((Object::decode(encoded.clone()).ok()?, encoded.len())));
+    object.map(|(object, bytes)| Weight::of(key, &object, bytes)).unwrap_or_default()
 }

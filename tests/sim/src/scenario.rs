@@ -1,0 +1,152 @@
+//! What a seed decides: the cluster, the clients, and which faults there are and how often.
+
+use dynamo::ring::Quorums;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::time::Duration;
+
+/// Most nodes that a run ever has.
+pub const SLOTS: usize = 7;
+
+/// Everything about a run that is decided before it begins.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The seed.
+    pub seed: u64,
+    /// Nodes that the cluster begins with.
+    pub nodes: usize,
+    /// Replication factor and quorums; r + w > n always.
+    pub quorums: Quorums,
+    /// Partitions of the ring.
+    pub partitions: u32,
+    /// Step of the simulated network.
+    pub tick: Duration,
+    /// Longest time that a message takes while nothing is wrong.
+    pub latency_max: Duration,
+    /// Time that a commit takes.
+    pub commit_time: Duration,
+    /// How long clients work and faults happen.
+    pub chaos: Duration,
+    /// Clients at once.
+    pub clients: usize,
+    /// Different keys.
+    pub keys: u32,
+    /// Longest pause of a client between two operations.
+    pub think_max: Duration,
+    /// Mean time between two faults.
+    pub fault_pause: Duration,
+    /// Faults that may happen, and their weights.
+    pub faults: Vec<(Fault, u32)>,
+}
+
+/// Kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A process dies; its disk keeps what was written.
+    Crash,
+    /// A machine loses power; its disk keeps what was synced.
+    PowerLoss,
+    /// A process is told to end and is started again.
+    Restart,
+    /// A node neither sends nor receives for a while, and what was sent arrives afterwards.
+    Pause,
+    /// Two halves cannot reach each other.
+    Halves,
+    /// One node can send to another and not receive from it.
+    OneWay,
+    /// Two halves see each other only through one node.
+    Bridge,
+    /// A link that goes and comes.
+    Flapping,
+    /// Links that lose messages.
+    Loss,
+    /// A link that is slow.
+    Delay,
+    /// A wall clock that is set to another time.
+    Skew,
+    /// A disk whose commits fail for a while.
+    FailedCommits,
+    /// A disk that is full for a while.
+    DiskFull,
+    /// A volume is destroyed: the node comes back with an empty one.
+    VolumeLoss,
+    /// A node is added to the cluster.
+    ScaleOut,
+    /// A node is taken from the cluster.
+    ScaleIn,
+    /// The operator dies and comes back.
+    OperatorCrash,
+}
+
+const ALL: [(Fault, u32); 17] = [
+    (Fault::Crash, 4),
+    (Fault::PowerLoss, 4),
+    (Fault::Restart, 2),
+    (Fault::Pause, 3),
+    (Fault::Halves, 2),
+    (Fault::OneWay, 2),
+    (Fault::Bridge, 1),
+    (Fault::Flapping, 1),
+    (Fault::Loss, 2),
+    (Fault::Delay, 2),
+    (Fault::Skew, 2),
+    (Fault::FailedCommits, 2),
+    (Fault::DiskFull, 1),
+    (Fault::VolumeLoss, 1),
+    (Fault::ScaleOut, 4),
+    (Fault::ScaleIn, 3),
+    (Fault::OperatorCrash, 1),
+];
+
+impl Scenario {
+    /// The scenario of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut rng = stream(seed, 1);
+        let n = if rng.random_bool(0.8) { 3 } else { rng.random_range(2..=5) };
+        let majority = n / 2 + 1;
+        let (r, w) = match rng.random_range(0..4) {
+            0 if n > 1 => (n - majority + 1, majority),
+            1 => (majority, n - majority + 1),
+            _ => (majority, majority),
+        };
+        // A write acknowledged by one disk may go with that disk: such clusters promise less than what is checked here.
+        let (r, w) = if w < 2 { (majority, majority) } else { (r, w) };
+        let nodes = rng.random_range(usize::from(n)..=5);
+        // Some runs have every kind of fault, others a few: what is rare together is looked at alone as well.
+        let few = rng.random_bool(0.5);
+        let mut faults = ALL.to_vec();
+        if few {
+            faults.retain(|_| rng.random_bool(0.3));
+        }
+        Self {
+            seed,
+            nodes,
+            quorums: Quorums { n, r, w, sloppy: rng.random_bool(0.7) },
+            partitions: 16,
+            tick: Duration::from_millis(*pick(&mut rng, &[2, 5])),
+            latency_max: Duration::from_millis(*pick(&mut rng, &[3, 10, 40])),
+            commit_time: Duration::from_millis(*pick(&mut rng, &[1, 3, 15])),
+            chaos: Duration::from_secs(rng.random_range(8..=16)),
+            clients: rng.random_range(2..=5),
+            keys: *pick(&mut rng, &[4, 16, 48]),
+            think_max: Duration::from_millis(*pick(&mut rng, &[20, 100, 300])),
+            fault_pause: Duration::from_millis(*pick(&mut rng, &[500, 1200, 3000])),
+            faults,
+        }
+    }
+}
+
+/// One of the streams of random numbers of a seed.
+#[must_use]
+pub fn stream(seed: u64, number: u64) -> StdRng {
+    StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number.wrapping_mul(0xd134_2543_de82_ef95))
+}
+
+/// One of several.
+///
+/// # Panics
+/// If there are none.
+pub fn pick<'a, T>(rng: &mut StdRng, from: &'a [T]) -> &'a T {
+    &from[rng.random_range(0..from.len())]
+}

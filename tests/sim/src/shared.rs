@@ -1,0 +1,239 @@
+//! What the parts of a run share: disks, the history, the operator's document, findings.
+
+use crate::disk::{Disk, Habits};
+use crate::history::{Op, OpId};
+use crate::oracle::Oracle;
+use crate::scenario::{SLOTS, Scenario, stream};
+use crate::trace::{self, Trace};
+use annulus_node::storage::{Change, Space};
+use bytes::Bytes;
+use dynamo::object::{Context, Object};
+use dynamo::ring::{Ring, RingView};
+use parking_lot::Mutex;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Wall clock at the beginning of every run, in milliseconds since 1970.
+const WALL_AT_START_MS: u64 = 1_800_000_000_000;
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Who found it.
+    pub checker: &'static str,
+    /// What it is.
+    pub what: String,
+}
+
+/// How far the run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The first ring is on its way.
+    Start,
+    /// Clients work and faults happen.
+    Chaos,
+    /// All faults are over; the cluster comes to rest.
+    Healing,
+    /// Everything is looked at.
+    Checking,
+}
+
+/// A data directory.
+#[derive(Clone)]
+pub struct Volume {
+    /// Its identity.
+    pub incarnation: Uuid,
+    /// What is on it.
+    pub disk: Arc<Disk>,
+}
+
+/// Where a node can be: a pod's name, its address and its volume.
+#[derive(Default)]
+pub struct Slot {
+    /// The volume, while there is one.
+    pub volume: Option<Volume>,
+    /// Whether there shall be a process.
+    pub on: bool,
+    /// Tells the running process to end.
+    pub shutdown: Option<CancellationToken>,
+    /// How often a process was started here.
+    pub starts: u32,
+}
+
+/// What the cluster is wished to be.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Slots that shall have a node.
+    pub slots: BTreeSet<usize>,
+    /// Incarnations that exist no more.
+    pub gone: BTreeSet<Uuid>,
+    /// Slots whose pod may be removed, on proof.
+    pub removable: BTreeSet<usize>,
+}
+
+/// Shared by all hosts of a run.
+pub struct Shared {
+    /// What the seed has decided.
+    pub scenario: Scenario,
+    /// What happened.
+    pub trace: Trace,
+    /// UID of the cluster.
+    pub cluster: Uuid,
+    /// Places for nodes.
+    pub slots: Mutex<Vec<Slot>>,
+    /// How far each slot's wall clock is from the simulation's, in milliseconds.
+    pub skews_ms: Vec<AtomicI64>,
+    /// The operator's durable copy of the ring.
+    pub ring: Mutex<Option<Ring>>,
+    /// What the operator is to bring about.
+    pub wanted: Mutex<Wanted>,
+    /// Whether the operator had nothing left to do when it last looked, and if not, what.
+    pub settled: Mutex<Result<(), String>>,
+    /// How far the run is.
+    pub phase: Mutex<Phase>,
+    /// All operations.
+    pub history: Mutex<Vec<Op>>,
+    /// All events.
+    pub oracle: Arc<Mutex<Oracle>>,
+    /// Volumes destroyed so far.
+    pub disks_lost: AtomicU32,
+    findings: Mutex<Vec<Finding>>,
+    rng: Mutex<StdRng>,
+}
+
+impl Shared {
+    /// The beginning of a run.
+    #[must_use]
+    pub fn new(scenario: Scenario, talks: bool) -> Arc<Self> {
+        let mut rng = stream(scenario.seed, 2);
+        let slots = (0..SLOTS).map(|slot| Slot { on: slot < scenario.nodes, ..Slot::default() }).collect();
+        let wanted =
+            Wanted { slots: (0..scenario.nodes).collect(), gone: BTreeSet::new(), removable: BTreeSet::new() };
+        Arc::new(Self {
+            cluster: Uuid::from_u128(rng.random()),
+            trace: Trace::new(talks),
+            slots: Mutex::new(slots),
+            skews_ms: (0..SLOTS).map(|_| AtomicI64::new(0)).collect(),
+            ring: Mutex::new(None),
+            wanted: Mutex::new(wanted),
+            settled: Mutex::new(Err(String::from("not looked yet"))),
+            phase: Mutex::new(Phase::Start),
+            history: Mutex::new(Vec::new()),
+            oracle: Arc::default(),
+            disks_lost: AtomicU32::new(0),
+            findings: Mutex::new(Vec::new()),
+            rng: Mutex::new(rng),
+            scenario,
+        })
+    }
+
+    /// Writes down something that must not be.
+    pub fn find(&self, checker: &'static str, what: String) {
+        self.trace.say(|| format!("FOUND by {checker}: {what}"));
+        self.findings.lock().push(Finding { checker, what });
+    }
+
+    /// What was found, in order.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        self.findings.lock().clone()
+    }
+
+    /// The volume of a slot, made if it has none.
+    pub fn volume(&self, slot: usize) -> Volume {
+        if let Some(volume) = &self.slots.lock()[slot].volume {
+            return volume.clone();
+        }
+        let incarnation = Uuid::from_u128(self.random());
+        let oracle = self.oracle.clone();
+        let low = incarnation.as_u64_pair().1;
+        let hear = move |changes: &[Change]| hear(&oracle, low, changes);
+        let volume = Volume { incarnation, disk: Disk::new(Habits::default(), Arc::new(hear)) };
+        self.slots.lock()[slot].volume = Some(volume.clone());
+        volume
+    }
+
+    /// A random number of the run's own stream.
+    pub fn random(&self) -> u128 {
+        self.rng.lock().random()
+    }
+
+    /// The wall clock of a slot, in milliseconds since 1970.
+    #[must_use]
+    pub fn wall_ms(&self, slot: usize) -> u64 {
+        let elapsed = u64::try_from(trace::now().as_millis()).unwrap_or(u64::MAX);
+        let skew = self.skews_ms.get(slot).map_or(0, |skew| skew.load(Ordering::Relaxed));
+        (WALL_AT_START_MS + elapsed).saturating_add_signed(skew)
+    }
+
+    /// The operator's ring, ready for looking up.
+    #[must_use]
+    pub fn view(&self) -> Option<RingView> {
+        self.ring.lock().clone().and_then(RingView::new)
+    }
+
+    /// How far the run is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.phase.lock()
+    }
+
+    /// Goes on to the next phase.
+    pub fn enter(&self, phase: Phase) {
+        *self.phase.lock() = phase;
+        self.trace.say(|| format!("{phase:?}"));
+    }
+
+    /// Writes down that an operation begins.
+    pub fn begin(&self, make: impl FnOnce(OpId, Duration) -> Op) -> OpId {
+        let mut history = self.history.lock();
+        let id = OpId(u32::try_from(history.len()).unwrap_or(u32::MAX));
+        let op = make(id, trace::now());
+        history.push(op);
+        id
+    }
+
+    /// What every volume has of a key, durably: objects and hints.
+    #[must_use]
+    pub fn copies(&self, key: &[u8]) -> Vec<Vec<Object>> {
+        let slots = self.slots.lock();
+        let volumes = slots.iter().filter_map(|slot| slot.volume.as_ref());
+        volumes
+            .map(|volume| {
+                let mut objects = volume.disk.synced_under(Space::Data, 8, key);
+                objects.extend(volume.disk.synced_under(Space::Hints, 24, key));
+                objects.into_iter().filter_map(|object| Object::decode(object).ok()).collect()
+            })
+            .collect()
+    }
+
+    /// Number of volumes that have seen, durably, all that a context covers.
+    #[must_use]
+    pub fn copies_covering(&self, key: &[u8], context: &Context) -> usize {
+        let covers = |object: &Object| {
+            let seen = object.context();
+            context.iter().all(|(actor, counter)| seen.get(actor) >= counter)
+        };
+        self.copies(key).iter().filter(|objects| objects.iter().any(covers)).count()
+    }
+}
+
+/// Tells the oracle what a disk is given.
+fn hear(oracle: &Mutex<Oracle>, incarnation: u64, changes: &[Change]) {
+    for change in changes {
+        let Change::Put { space, key, value } = change else { continue };
+        let prefix = match space {
+            Space::Data => 8,
+            Space::Hints => 24,
+            Space::Meta => continue,
+        };
+        let key: Bytes = key.slice(prefix.min(key.len())..);
+        oracle.lock().committed(incarnation, &key, value);
+    }
+}
