@@ -370,7 +370,10 @@ mod tests {
             let names = row.split('|').nth(1).unwrap();
             // What stands in backticks: a command, or a command with options or subcommands, or one of these alone.
             let words: Vec<String> = names.split('`').skip(1).step_by(2).map(str::to_lowercase).collect();
-            assert!(Spec::find(words[0].split(' ').next().unwrap().as_bytes()).is_some(), "no such command: {row}");
+            assert!(
+                Spec::find(words[0].split(' ').next().unwrap().as_bytes()).is_some(),
+                "no such command: {row}"
+            );
             let commands = words.iter().filter_map(|word| word.split(' ').next());
             documented.extend(commands.filter_map(|word| Spec::find(word.as_bytes())).map(|(_, spec)| spec.name));
         }
