@@ -88,10 +88,8 @@ fn what_looks_alike_with_one_salt_does_not_with_the_next() {
     // Two hashes that are alike in short with one salt, found by trying.
     let mut seen = BTreeMap::new();
     let hashes = (0u64..).map(|number| item_hash(&number.to_be_bytes(), b"object"));
-    let (one, other) = hashes
-        .filter_map(|hash| seen.insert(short(hash, 1), hash).map(|before| (before, hash)))
-        .next()
-        .unwrap();
+    let (one, other) =
+        hashes.filter_map(|hash| seen.insert(short(hash, 1), hash).map(|before| (before, hash))).next().unwrap();
     assert_eq!(short(one, 1), short(other, 1));
     let alike = (2..66).filter(|&salt| short(one, salt * 0x9e37) == short(other, salt * 0x9e37)).count();
     assert!(alike < 32, "{alike} of 64 salts do not tell them apart");
@@ -120,7 +118,9 @@ fn leaves_cost_about_what_a_sketch_costs_and_read_less() {
         let items_read = touched.len() * ITEMS / LEAVES_OF_PARTITION;
         let leaves_bytes = LEAVES_OF_PARTITION * 4 + items_read * 4;
         let sketch_bytes = (differences as f64 * 1.35).ceil() as usize * 17;
-        println!("{differences} of {ITEMS}: leaves {leaves_bytes} bytes, {items_read} items read; sketch {sketch_bytes} bytes, {ITEMS} items read");
+        println!(
+            "{differences} of {ITEMS}: leaves {leaves_bytes} bytes, {items_read} items read; sketch {sketch_bytes} bytes, {ITEMS} items read"
+        );
         assert!(leaves_bytes <= 4 * LEAVES_OF_PARTITION + 4 * ITEMS && items_read <= ITEMS);
     }
 }

@@ -1,5 +1,6 @@
 //! What a node is told when it starts.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Bounds of everything that could grow. Every queue, buffer and request of a node is under one of these.
@@ -23,6 +24,8 @@ pub struct Limits {
     pub command_arguments_max: usize,
     /// Most bytes of writes waiting for the committer.
     pub commit_queue_bytes_max: usize,
+    /// Memory for objects read or written of late, in bytes.
+    pub object_cache_bytes_max: usize,
     /// Most bytes queued for one peer.
     pub peer_queue_bytes_max: usize,
     /// Most requests queued for or unanswered by one peer.
@@ -43,6 +46,17 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long one replica may take before another is asked in its place.
     pub replica_timeout: Duration,
+    /// Who may do what over RESP.
+    pub redis: RedisSettings,
+}
+
+/// Settings of the RESP port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisSettings {
+    /// File of the users who may connect, in the format of a Redis ACL file; `None`: everyone may do everything.
+    pub acl_file: Option<PathBuf>,
+    /// Whether FLUSHALL and FLUSHDB delete all keys they find, rather than being refused.
+    pub flush_allowed: bool,
 }
 
 impl Default for Limits {
@@ -58,6 +72,7 @@ impl Default for Limits {
             connection_reply_bytes_max: 32 << 20,
             command_arguments_max: 1 << 20,
             commit_queue_bytes_max: 64 << 20,
+            object_cache_bytes_max: 128 << 20,
             peer_queue_bytes_max: 64 << 20,
             peer_requests_max: 64 << 10,
             hint_bytes_max: 1 << 30,
@@ -68,6 +83,7 @@ impl Default for Limits {
             repair_bytes_per_second_max: 32 << 20,
             request_timeout: Duration::from_secs(5),
             replica_timeout: Duration::from_secs(1),
+            redis: RedisSettings::default(),
         }
     }
 }

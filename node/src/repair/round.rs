@@ -92,13 +92,7 @@ impl Repair {
         members.filter(|&index| index > me).filter_map(reachable).collect()
     }
 
-    async fn compare(
-        &self,
-        installed: &Arc<Installed>,
-        member: MemberIndex,
-        peer: Arc<Peer>,
-        salt: u64,
-    ) -> Found {
+    async fn compare(&self, installed: &Arc<Installed>, member: MemberIndex, peer: Arc<Peer>, salt: u64) -> Found {
         let mut session = Session {
             ring: &self.ring,
             replica: &self.replica,

@@ -39,7 +39,8 @@ pub fn roots(ring: &RingState, replica: &Replica, request: &RootsRequest) -> Res
         let roots = leaves.flat_map(|sum| short(sum, request.salt).to_le_bytes()).collect::<Vec<u8>>();
         return Ok(RootsReply { roots: Bytes::from(roots) });
     }
-    let sender = uuid_from("sender", &request.sender).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let sender =
+        uuid_from("sender", &request.sender).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let roots = partition_roots(replica, &installed, &shared_with(&installed, sender));
     if root(roots.iter().copied()) == request.root {
         return Ok(RootsReply::default());
@@ -70,12 +71,7 @@ pub async fn items(ring: &RingState, replica: &Replica, request: ItemsRequest) -
     Ok(reply)
 }
 
-async fn answer(
-    replica: &Replica,
-    asked: &ItemRange,
-    salt: u64,
-    bytes_max: usize,
-) -> Result<RangeReply, Status> {
+async fn answer(replica: &Replica, asked: &ItemRange, salt: u64, bytes_max: usize) -> Result<RangeReply, Status> {
     let internal = |error: crate::storage::EngineError| Status::internal(error.to_string());
     let here = range::read(replica, asked.first_token, asked.last_token).await.map_err(internal)?;
     let mut reply = RangeReply::default();

@@ -372,7 +372,8 @@ mod tests {
     #[test]
     fn a_leaf_is_cut_without_gaps() {
         let item = |token: u64| Item { token, key: Bytes::from(token.to_string()), hash: token };
-        for tokens in [vec![], vec![5], (10..500).collect(), vec![7; 300], (0..100).flat_map(|t| [t, t]).collect()] {
+        for tokens in [vec![], vec![5], (10..500).collect(), vec![7; 300], (0..100).flat_map(|t| [t, t]).collect()]
+        {
             let parts = cut(0, 1000, tokens.iter().copied().map(item).collect());
             assert_eq!((parts[0].0, parts[parts.len() - 1].1), (0, 1000));
             assert!(parts.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0));

@@ -55,7 +55,8 @@ pub(super) fn correct_after_failures(
     leaves: &Arc<Leaves>,
 ) {
     // Weak: the ring holds the committer, whose callback holds the overlay.
-    let (engine, ring, counters, leaves) = (engine.clone(), Arc::downgrade(ring), counters.clone(), leaves.clone());
+    let (engine, ring, counters, leaves) =
+        (engine.clone(), Arc::downgrade(ring), counters.clone(), leaves.clone());
     overlay.tell_of_taken_back(Box::new(move |storage_key, counted| {
         // An engine that cannot be read is opened anew, and everything is counted then.
         let Ok(actual) = engine.get(Space::Data, storage_key) else { return };

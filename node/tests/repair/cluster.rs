@@ -73,7 +73,8 @@ impl Cluster {
     /// Puts objects straight onto a node's disk, while the node does not run.
     pub fn plant(&self, node: usize, items: impl IntoIterator<Item = (Bytes, Bytes)>) {
         assert!(self.running[node].is_none());
-        let put = |(key, value)| Change::Put { space: Space::Data, key: self.storage_key(&key), value };
+        let put =
+            |(key, value): (Bytes, Bytes)| Change::Put { space: Space::Data, key: self.storage_key(&key), value };
         let changes: Vec<Change> = items.into_iter().map(put).collect();
         self.engines[node].commit(&changes).unwrap();
     }
@@ -148,7 +149,11 @@ fn counting(wire: Arc<AtomicU64>) -> Connector {
 struct Counted(BoxedIo, Arc<AtomicU64>);
 
 impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.0).poll_read(cx, buf);
         self.1.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);

@@ -55,7 +55,8 @@ fn diverge(cluster: &Cluster, keys: usize, differing: usize, value_bytes: usize)
             // The oracle: all states merged, in no particular order.
             let merged = objects.iter().flatten().fold(Object::default(), |merged, object| merged.merge(object));
             let merged = merged.encode();
-            let behind = objects.iter().filter(|object| object.as_ref().map(Object::encode) != Some(merged.clone()));
+            let behind =
+                objects.iter().filter(|object| object.as_ref().map(Object::encode) != Some(merged.clone()));
             divergence.bytes += behind.count() * (merged.len() + key(number).len());
             divergence.wanted.insert(key(number), merged);
         }
@@ -73,7 +74,10 @@ async fn until_equal(cluster: &Cluster, divergence: &Divergence, limit: Duration
     let began = Instant::now();
     loop {
         let open = (0..NODES).flat_map(|node| {
-            divergence.wanted.iter().filter(move |(key, object)| cluster.stored(node, key).as_ref() != Some(*object))
+            divergence
+                .wanted
+                .iter()
+                .filter(move |(key, object)| cluster.stored(node, key).as_ref() != Some(*object))
         });
         let open = open.count();
         if open == 0 {
@@ -122,7 +126,10 @@ async fn measure(keys: usize, differing: usize, value_bytes: usize, limit: Durat
     tokio::time::sleep(IDLE).await;
     let idle_bytes = (cluster.wire.load(Ordering::Relaxed) - wire) as f64 / IDLE.as_secs_f64() / NODES as f64;
     let idle_cpu = (cpu() - used).as_secs_f64() / IDLE.as_secs_f64() / NODES as f64;
-    println!("idle: {idle_bytes:.0} bytes/s for each pair of nodes, {:.2} % of a core for each node", idle_cpu * 100.0);
+    println!(
+        "idle: {idle_bytes:.0} bytes/s for each pair of nodes, {:.2} % of a core for each node",
+        idle_cpu * 100.0
+    );
     cluster.stop().await;
     assert!(ratio < 2.0, "{ratio}");
     assert!(idle_bytes < 2000.0, "{idle_bytes}");
@@ -143,10 +150,15 @@ async fn a_crowded_leaf_is_cut() {
     let mut divergence = Divergence { wanted: BTreeMap::new(), bytes: 0 };
     for node in 0..NODES {
         let missing = |number: &usize| number % 97 == node;
-        cluster.plant(node, (0..10_000).filter(|number| !missing(number)).map(|number| (tagged(number), object(number))));
+        cluster.plant(
+            node,
+            (0..10_000).filter(|number| !missing(number)).map(|number| (tagged(number), object(number))),
+        );
     }
     for number in (0..10_000).filter(|number| number % 97 < NODES) {
-        divergence.wanted.insert(tagged(number), cluster.stored((number % 97 + 1) % NODES, &tagged(number)).unwrap());
+        divergence
+            .wanted
+            .insert(tagged(number), cluster.stored((number % 97 + 1) % NODES, &tagged(number)).unwrap());
     }
     for node in 0..NODES {
         cluster.start(node, Limits { disk_reserve_bytes: 0, ..Limits::default() }).await;
