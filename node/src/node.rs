@@ -273,6 +273,7 @@ fn overview(parts: &Parts, name: &str) -> Overview {
     let stored = parts.replica.counters().sum(|_| true);
     let (hints, hint_bytes) = parts.replica.hints.held();
     let pulls = parts.pulls.view();
+    let repair = parts.repair.view();
     let disk = parts.replica.engine().disk().unwrap_or_default();
     Overview {
         incarnation: parts.ring.incarnation(),
@@ -284,6 +285,11 @@ fn overview(parts: &Parts, name: &str) -> Overview {
         hint_bytes,
         copying_partitions: u32::try_from(pulls.copying).unwrap_or(u32::MAX),
         moved_bytes: pulls.moved_since_start,
+        repair_comparisons: repair.comparisons,
+        repair_failures: repair.failed,
+        repaired_here: repair.found.fetched,
+        repaired_there: repair.found.sent,
+        repair_bytes: repair.found.bytes,
         ready: installed.is_some_and(|installed| installed.me.is_some()) && has_company(parts),
         unreachable: parts
             .peers

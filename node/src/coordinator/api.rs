@@ -142,6 +142,16 @@ pub struct Overview {
     pub copying_partitions: u32,
     /// Bytes received by moves since the process started.
     pub moved_bytes: u64,
+    /// Comparisons with other members that this node has begun since the process started.
+    pub repair_comparisons: u64,
+    /// Of these, the ones that ended early.
+    pub repair_failures: u64,
+    /// Objects they brought here.
+    pub repaired_here: u64,
+    /// Objects they brought to the others.
+    pub repaired_there: u64,
+    /// Bytes they exchanged.
+    pub repair_bytes: u64,
     /// Whether the node has a ring that names it and may be sent requests.
     pub ready: bool,
     /// Names of members that this node cannot reach now.

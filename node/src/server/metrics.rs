@@ -215,6 +215,25 @@ impl<K: KeyValue> Collector for NodeGauges<K> {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
+        let counters = [
+            ("annulus_repair_comparisons", "Comparisons with other members begun", overview.repair_comparisons),
+            (
+                "annulus_repair_failures",
+                "Comparisons with other members that ended early",
+                overview.repair_failures,
+            ),
+            ("annulus_repaired_here", "Objects that comparisons brought here", overview.repaired_here),
+            ("annulus_repaired_there", "Objects that comparisons brought to others", overview.repaired_there),
+            ("annulus_repair_bytes", "Bytes exchanged by comparisons", overview.repair_bytes),
+        ];
+        for (name, help, value) in counters {
+            ConstCounter::new(value).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Counter,
+            )?)?;
+        }
         Ok(())
     }
 }

@@ -141,12 +141,14 @@ async fn replicas_that_differ_become_equal() {
     measure(20_000, 1_000, 1_000, Duration::from_secs(60)).await;
 }
 
-/// Most keys of these two tests share a hash tag, so that they are all in few leaves, which are then cut.
+/// All keys share a hash tag, so that they are in four leaves, which are then cut.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowded_leaf_is_cut() {
     let mut cluster = Cluster::new(NODES, 16);
     let tagged = |number: usize| Bytes::from(format!("{{tag}}{number}"));
-    let object = |number: usize| written(&Object::default(), 1, wall_ms(), &[number as u8; 100]).encode();
+    // One time for all nodes: a dot has one value.
+    let now = wall_ms();
+    let object = |number: usize| written(&Object::default(), 1, now, &[number as u8; 100]).encode();
     let mut divergence = Divergence { wanted: BTreeMap::new(), bytes: 0 };
     for node in 0..NODES {
         let missing = |number: &usize| number % 97 == node;
