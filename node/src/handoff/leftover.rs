@@ -45,9 +45,8 @@ pub(crate) fn leftovers(installed: &Installed, replica: &Replica) -> Vec<u32> {
         let placement = installed.view.placement(partition);
         placement.is_none_or(|placement| installed.me.is_some_and(|me| placement.names(me)))
     };
-    (0..installed.view.count().get())
-        .filter(|&partition| counters.of(partition).items > 0 && !named(partition))
-        .collect()
+    let count = installed.view.count();
+    (0..count.get()).filter(|&partition| counters.of(partition, count).items > 0 && !named(partition)).collect()
 }
 
 async fn drop_partition(
@@ -61,7 +60,7 @@ async fn drop_partition(
     let mut range = ScanRange::tokens(first, token::last_token(partition, count).0);
     replica.committer().barrier().await?;
     // Before the first removal and after the last: no birth is continued whose later dots may have been dropped.
-    replica.raise_birth_floor(partition);
+    replica.raise_birth_floor(partition, count);
     loop {
         let still = ring.load().is_some_and(|now| leftovers(&now, replica).contains(&partition));
         let page = replica.engine().scan(Space::Data, &range, PAGE_ITEMS, PAGE_BYTES)?;
@@ -77,6 +76,6 @@ async fn drop_partition(
             _ => break,
         }
     }
-    replica.raise_birth_floor(partition);
+    replica.raise_birth_floor(partition, count);
     Ok(())
 }

@@ -16,11 +16,10 @@ use crate::config::Limits;
 use crate::coordinator::{Causality, Write};
 use crate::ring_state::{Fence, Installed, RingState};
 use crate::storage::{Births, Committer, Engine, EngineError, StorageError, Submitted};
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use dynamo::hlc::{Clock, Hlc};
 use dynamo::object::{Actor, CodecError, Object, Value};
-use dynamo::token::Token;
+use dynamo::token::{PartitionCount, SLOTS, Token, slots};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,14 +36,14 @@ pub struct Replica {
     committer: Committer,
     ring: Arc<RingState>,
     births: Births,
-    /// By partition: births below this one belong to state that was dropped since; they are not continued.
-    birth_floors: ArcSwap<Vec<AtomicU64>>,
+    /// By hash slot: births below this one belong to state that was dropped since; they are not continued.
+    birth_floors: Vec<AtomicU64>,
     /// Births below this one may belong to dots that a failed commit took back here, but not at the peers that had
     /// been sent them.
     failed_floor: AtomicU64,
     /// Failed commits that `failed_floor` accounts for.
     failed_commits: AtomicU64,
-    counters: Arc<ArcSwap<Counters>>,
+    counters: Arc<Counters>,
     incarnation: u64,
     clock: Mutex<Clock>,
     wall: WallClock,
@@ -125,9 +124,10 @@ impl Replica {
     pub fn open(parts: Parts, limits: &Limits) -> Result<Self, EngineError> {
         let Parts { engine, committer, overlays, ring, births, wall } = parts;
         let hints = Hints::open(engine.clone(), committer.clone(), overlays.hints.clone(), limits)?;
-        let counters = Arc::new(ArcSwap::from_pointee(Counters::new(0)));
-        recount::correct_after_failures(&overlays.data, &engine, &ring, &counters);
-        let replica = Self {
+        let counters = Arc::new(recount::count(engine.as_ref())?);
+        recount::correct_after_failures(&overlays.data, &engine, &counters);
+        let floor = births.next();
+        Ok(Self {
             objects: Objects::new(engine.clone(), committer.clone(), overlays.data.clone()),
             hints,
             incarnation: ring.incarnation().as_u64_pair().1,
@@ -135,7 +135,7 @@ impl Replica {
             committer,
             ring,
             births,
-            birth_floors: ArcSwap::default(),
+            birth_floors: (0..SLOTS).map(|_| AtomicU64::new(floor)).collect(),
             failed_floor: AtomicU64::new(0),
             failed_commits: AtomicU64::new(0),
             counters,
@@ -143,9 +143,7 @@ impl Replica {
             wall,
             siblings_max: limits.siblings_max,
             overlay: overlays.data,
-        };
-        replica.fit_ring()?;
-        Ok(replica)
+        })
     }
 
     /// The engine, for scans.
@@ -160,10 +158,10 @@ impl Replica {
         &self.committer
     }
 
-    /// Counts by partition.
+    /// Counts of what is here.
     #[must_use]
-    pub fn counters(&self) -> Arc<Counters> {
-        self.counters.load_full()
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The wall clock.
@@ -195,10 +193,9 @@ impl Replica {
         let reservation = self.committer.reserve(key.len() + incoming.len()).await?;
         let object = Object::decode(incoming.clone())?;
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
-            let installed = self.admit(token, epoch)?;
-            let partition = installed.view.partition(token);
+            self.admit(token, epoch)?;
             let Some(current) = current else {
-                self.count(partition, Weight::default(), Weight::of(key, &object, incoming.len()));
+                self.counters.replace(token, Weight::default(), Weight::of(key, &object, incoming.len()));
                 return Ok((Some(incoming), ()));
             };
             if current == incoming {
@@ -211,7 +208,7 @@ impl Replica {
             }
             let encoded = merged.encode();
             let before = Weight::of(key, &mine, current.len());
-            self.count(partition, before, Weight::of(key, &merged, encoded.len()));
+            self.counters.replace(token, before, Weight::of(key, &merged, encoded.len()));
             Ok::<_, ReplicaError>((Some(encoded), ()))
         })?;
         self.observe(&object);
@@ -234,13 +231,12 @@ impl Replica {
     ) -> Result<Coordinated, ReplicaError> {
         let reservation = self.committer.reserve(key.len() + payload_len(&write) + 128).await?;
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
-            let installed = self.admit(token, epoch)?;
-            let partition = installed.view.partition(token);
+            self.admit(token, epoch)?;
             let current_len = current.as_ref().map_or(0, Bytes::len);
             let before = current.map(Object::decode).transpose()?;
-            let result = self.decide(partition, before.as_ref(), write)?;
+            let result = self.decide(token, before.as_ref(), write)?;
             let weight = before.as_ref().map(|object| Weight::of(key, object, current_len)).unwrap_or_default();
-            self.count(partition, weight, Weight::of(key, &result.object, result.encoded.len()));
+            self.counters.replace(token, weight, Weight::of(key, &result.object, result.encoded.len()));
             Ok::<_, ReplicaError>((Some(result.encoded.clone()), result))
         })?;
         match updated {
@@ -258,11 +254,12 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError::TooManySiblings`] cannot occur; others cannot either, today.
     pub fn coordinate_blind(&self, write: Write) -> Result<(Object, Bytes, Hlc), ReplicaError> {
-        let decided = self.decide(u32::MAX, None, write)?;
+        // Nothing is known of the key, so the place does not matter: the dot is of a new birth.
+        let decided = self.decide(Token(0), None, write)?;
         Ok((decided.object, decided.encoded, decided.timestamp))
     }
 
-    fn decide(&self, partition: u32, before: Option<&Object>, write: Write) -> Result<Decided, ReplicaError> {
+    fn decide(&self, token: Token, before: Option<&Object>, write: Write) -> Result<Decided, ReplicaError> {
         let wall = self.now_ms();
         let newest = before.and_then(Object::max_timestamp);
         let timestamp = match newest {
@@ -270,7 +267,7 @@ impl Replica {
             None => self.clock.lock().now(wall),
         };
         let value = Value { timestamp, expires_at_ms: write.expires_at_ms, payload: write.payload };
-        let actor = self.actor(partition, before);
+        let actor = self.actor(token, before);
         let empty = Object::default();
         let before = before.unwrap_or(&empty);
         let existed = before.last_writer(wall).is_some();
@@ -288,10 +285,10 @@ impl Replica {
 
     /// Continues this node's own actor of the key if the state here is trustworthy for it; else a new birth, so that
     /// no dot is ever issued twice (Riak's kv679).
-    fn actor(&self, partition: u32, before: Option<&Object>) -> Actor {
+    fn actor(&self, token: Token, before: Option<&Object>) -> Actor {
         let own = before.and_then(|object| object.own_actor(self.incarnation));
-        let floors = self.birth_floors.load();
-        let floor = floors.get(partition as usize).map_or(0, |floor| floor.load(Ordering::Acquire));
+        let floor =
+            self.birth_floors.get(usize::from(token.slot())).map_or(0, |floor| floor.load(Ordering::Acquire));
         let floor = floor.max(self.failed_floor());
         match own {
             Some(actor) if self.births.is_of_this_start(actor.birth) && actor.birth >= floor => actor,
@@ -310,10 +307,11 @@ impl Replica {
         self.failed_floor.load(Ordering::Acquire)
     }
 
-    /// From now on no birth issued so far is continued in this partition: its state here was dropped.
-    pub fn raise_birth_floor(&self, partition: u32) {
-        if let Some(floor) = self.birth_floors.load().get(partition as usize) {
-            floor.store(self.births.next(), Ordering::Release);
+    /// From now on no birth issued so far is continued in this one of `count` partitions: its state here was dropped.
+    pub fn raise_birth_floor(&self, partition: u32, count: PartitionCount) {
+        let next = self.births.next();
+        for floor in self.birth_floors.get(slots(partition, count)).unwrap_or_default() {
+            floor.store(next, Ordering::Release);
         }
     }
 
@@ -334,7 +332,7 @@ impl Replica {
                 return false;
             }
             if let Ok(object) = Object::decode(current.clone()) {
-                self.count(partition, Weight::of(&key, &object, current.len()), Weight::default());
+                self.counters.replace(token, Weight::of(&key, &object, current.len()), Weight::default());
             }
             true
         })?)
@@ -359,10 +357,6 @@ impl Replica {
             let wall = self.now_ms();
             self.clock.lock().observe(newest, wall);
         }
-    }
-
-    fn count(&self, partition: u32, before: Weight, after: Weight) {
-        self.counters.load().replace(partition, before, after);
     }
 }
 
