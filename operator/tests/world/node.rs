@@ -32,9 +32,20 @@ impl FakeNode {
     pub fn install(&mut self, ring: &Ring) -> u64 {
         let known = self.ring.as_ref().map_or(0, |ring| ring.epoch);
         if ring.epoch > known {
+            self.split(ring.partitions.len());
             self.ring = Some(ring.clone());
         }
         self.ring.as_ref().map_or(0, |ring| ring.epoch)
+    }
+
+    /// Whoever holds a partition holds its parts.
+    fn split(&mut self, partitions: usize) {
+        let before = self.ring.as_ref().map_or(partitions, |ring| ring.partitions.len());
+        let parts = u32::try_from(partitions / before.max(1)).unwrap();
+        if parts > 1 {
+            self.holds =
+                self.holds.iter().flat_map(|partition| partition * parts..(partition + 1) * parts).collect();
+        }
     }
 
     pub fn status(&self, cluster: Uuid) -> NodeStatus {
