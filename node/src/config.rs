@@ -1,5 +1,6 @@
 //! What a node is told when it starts.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Bounds of everything that could grow. Every queue, buffer and request of a node is under one of these.
@@ -9,6 +10,8 @@ pub struct Limits {
     pub key_bytes_max: usize,
     /// Longest value, in bytes.
     pub value_bytes_max: usize,
+    /// Largest set or hash, in bytes of its object, which is written as a whole with each change.
+    pub collection_bytes_max: usize,
     /// Most concurrent values of one key.
     pub siblings_max: usize,
     /// Most client connections of the RESP port.
@@ -21,6 +24,8 @@ pub struct Limits {
     pub command_arguments_max: usize,
     /// Most bytes of writes waiting for the committer.
     pub commit_queue_bytes_max: usize,
+    /// Memory for objects read or written of late, in bytes.
+    pub object_cache_bytes_max: usize,
     /// Most bytes queued for one peer.
     pub peer_queue_bytes_max: usize,
     /// Most requests queued for or unanswered by one peer.
@@ -37,6 +42,17 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long one replica may take before another is asked in its place.
     pub replica_timeout: Duration,
+    /// Who may do what over RESP.
+    pub redis: RedisSettings,
+}
+
+/// Settings of the RESP port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisSettings {
+    /// File of the users who may connect, in the format of a Redis ACL file; `None`: everyone may do everything.
+    pub acl_file: Option<PathBuf>,
+    /// Whether FLUSHALL and FLUSHDB delete all keys they find, rather than being refused.
+    pub flush_allowed: bool,
 }
 
 impl Default for Limits {
@@ -45,12 +61,14 @@ impl Default for Limits {
             // The engine takes keys below 64 KiB; a hint's has 24 bytes more than the key it is for.
             key_bytes_max: (64 << 10) - 1 - 24,
             value_bytes_max: 8 << 20,
+            collection_bytes_max: 1 << 20,
             siblings_max: 100,
             connections_max: 10_000,
             connection_request_bytes_max: 32 << 20,
             connection_reply_bytes_max: 32 << 20,
             command_arguments_max: 1 << 20,
             commit_queue_bytes_max: 64 << 20,
+            object_cache_bytes_max: 128 << 20,
             peer_queue_bytes_max: 64 << 20,
             peer_requests_max: 64 << 10,
             hint_bytes_max: 1 << 30,
@@ -59,6 +77,7 @@ impl Default for Limits {
             transfer_bytes_per_second_max: None,
             request_timeout: Duration::from_secs(5),
             replica_timeout: Duration::from_secs(1),
+            redis: RedisSettings::default(),
         }
     }
 }

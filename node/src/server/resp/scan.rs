@@ -5,11 +5,12 @@
 //! clients that read numbers as floating point keep it whole. A page ends only between blocks. Every key that is there
 //! during the whole walk is returned at least once.
 
+use super::dispatch::OPERATIONS_MAX;
 use super::error::CommandError;
 use super::glob;
 use super::parse::integer;
 use super::reply::Reply;
-use super::value::current;
+use super::store::{Store, kind_name};
 use crate::coordinator::{KeyValue, RequestError};
 use bytes::{BufMut, Bytes, BytesMut};
 use dynamo::object::Object;
@@ -37,7 +38,7 @@ pub(super) async fn scan<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<
     let options = ScanOptions::parse(&arguments[2..])?;
     let view = store.ring().ok_or(RequestError::NoRing)?;
     let page = walk(store, &view, cursor, options.count, PARTITIONS_MAX).await?;
-    let found = if options.strings { page.live_keys(store.now_ms(), options.pattern) } else { Vec::new() };
+    let found = page.live_keys(store.now_ms(), options.pattern, options.kind);
     Ok(Reply::Array(vec![Reply::Text(page.next.unwrap_or(0).to_string()), Reply::Array(found)]))
 }
 
@@ -48,7 +49,7 @@ pub(super) async fn keys<K: KeyValue>(store: &K, pattern: &Bytes) -> Result<Repl
     let (mut found, mut bytes, mut block) = (Vec::new(), 0, Some(0));
     while let Some(from) = block {
         let page = walk(store, &view, from, COUNT_MAX, PARTITIONS_MAX).await?;
-        let keys = page.live_keys(store.now_ms(), Some(pattern));
+        let keys = page.live_keys(store.now_ms(), Some(pattern), None);
         bytes += keys.iter().map(Reply::bytes).sum::<usize>();
         if bytes > bytes_max {
             return Err(CommandError::ReplyTooLarge { bytes_max });
@@ -68,7 +69,7 @@ pub(super) async fn random_key<K: KeyValue>(store: &K) -> Result<Reply, CommandE
         let mut block = Some(first);
         while let Some(from) = block {
             let page = walk(store, &view, from, 1, PARTITIONS_MAX).await?;
-            if let Some(key) = page.live_keys(store.now_ms(), None).into_iter().next() {
+            if let Some(key) = page.live_keys(store.now_ms(), None, None).into_iter().next() {
                 return Ok(key);
             }
             block = page.next;
@@ -77,21 +78,48 @@ pub(super) async fn random_key<K: KeyValue>(store: &K) -> Result<Reply, CommandE
     Ok(Reply::Null)
 }
 
+/// `FLUSHALL [ASYNC | SYNC]`: deletes every key that one walk finds, if the node allows it. What is written meanwhile may
+/// stay.
+pub(super) async fn flush<K: KeyValue>(store: &Store<'_, K>, options: &[Bytes]) -> Result<Reply, CommandError> {
+    match options {
+        [] => {}
+        [mode] if mode.eq_ignore_ascii_case(b"async") || mode.eq_ignore_ascii_case(b"sync") => {}
+        _ => return Err(CommandError::Syntax),
+    }
+    if !store.limits().redis.flush_allowed {
+        return Err(CommandError::Unsupported {
+            what: String::from("flushall"),
+            reason: "is not allowed on this cluster; delete the KeyValueCluster, or the keys that SCAN returns",
+        });
+    }
+    let view = store.ring().ok_or(RequestError::NoRing)?;
+    let mut block = Some(0);
+    while let Some(from) = block {
+        let page = walk(store.inner, &view, from, COUNT_MAX, PARTITIONS_MAX).await?;
+        let live = page.items.iter().filter(|(_, object)| object.live_at(store.now_ms()));
+        let keys: Vec<Bytes> = live.map(|(key, _)| key.clone()).collect();
+        let mut deletes = stream::iter(keys).map(|key| store.bury(key)).buffer_unordered(OPERATIONS_MAX);
+        while deletes.try_next().await?.is_some() {}
+        block = page.next;
+    }
+    Ok(Reply::OK)
+}
+
 struct ScanOptions<'a> {
     pattern: Option<&'a Bytes>,
     count: usize,
-    /// Whether keys of type string are wanted; there are no others.
-    strings: bool,
+    /// Of which type, as TYPE tells it.
+    kind: Option<&'a Bytes>,
 }
 
 impl<'a> ScanOptions<'a> {
     fn parse(arguments: &'a [Bytes]) -> Result<Self, CommandError> {
-        let mut options = Self { pattern: None, count: COUNT_DEFAULT, strings: true };
+        let mut options = Self { pattern: None, count: COUNT_DEFAULT, kind: None };
         for pair in arguments.chunks(2) {
             let [option, value] = pair else { return Err(CommandError::Syntax) };
             match option.to_ascii_lowercase().as_slice() {
                 b"match" => options.pattern = Some(value),
-                b"type" => options.strings = value.eq_ignore_ascii_case(b"string"),
+                b"type" => options.kind = Some(value),
                 b"count" => {
                     let count = integer(value).ok_or(CommandError::NotInteger)?;
                     let count =
@@ -113,9 +141,15 @@ struct Page {
 }
 
 impl Page {
-    fn live_keys(&self, now_ms: u64, pattern: Option<&Bytes>) -> Vec<Reply> {
+    fn live_keys(&self, now_ms: u64, pattern: Option<&Bytes>, kind: Option<&Bytes>) -> Vec<Reply> {
         let matching = |key: &Bytes| pattern.is_none_or(|pattern| glob::matches(pattern, key));
-        let live = self.items.iter().filter(|(key, object)| matching(key) && current(object, now_ms).is_some());
+        let of_kind = |object: &Object| {
+            let visible = object.visible(now_ms);
+            visible.is_some_and(|visible| {
+                kind.is_none_or(|kind| kind.eq_ignore_ascii_case(kind_name(visible.kind).as_bytes()))
+            })
+        };
+        let live = self.items.iter().filter(|(key, object)| matching(key) && of_kind(object));
         live.map(|(key, _)| Reply::Bulk(key.clone())).collect()
     }
 }
