@@ -5,6 +5,7 @@ use super::replicate::Replication;
 use super::{Causality, Coordinator, RequestError, Write, WriteOptions, Written};
 use crate::handoff;
 use crate::peers::RequestHandler;
+use crate::planted;
 use crate::replica::ReplicaError;
 use crate::ring_state::Installed;
 use annulus_proto::uuid_from;
@@ -45,7 +46,10 @@ impl Coordinator {
         match operation {
             Some(Operation::Store(object)) => {
                 if let Some(durable) = replica.merge(token, &key, object, epoch).await.map_err(refused)? {
-                    durable.await.map_err(|error| self.refusal(error.into()))?;
+                    let stored = durable.await;
+                    if !planted::is("failed-commit-acknowledged") {
+                        stored.map_err(|error| self.refusal(error.into()))?;
+                    }
                 }
                 Ok(reply::Result::Stored(Stored {}))
             }
@@ -56,7 +60,8 @@ impl Coordinator {
             Some(Operation::Hint(hint)) => {
                 let target = uuid_from("incarnation", &hint.incarnation).map_err(|error| invalid(&error))?;
                 let held = replica.hints.hold(target, token, &key, hint.object).await;
-                if let Some(durable) = held.map_err(|error| failed(failure::Code::Storage, &error.to_string()))? {
+                let held = held.map_err(|error| failed(failure::Code::Storage, &error.to_string()))?;
+                if let Some(durable) = held.filter(|_| !planted::is("hint-counted-before-sync")) {
                     durable.await.map_err(|error| self.refusal(error.into()))?;
                 }
                 Ok(reply::Result::Stored(Stored {}))

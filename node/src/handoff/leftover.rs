@@ -1,8 +1,10 @@
 //! Dropping partitions that the ring no longer lists this node for.
 
+use crate::planted;
 use crate::replica::{Replica, ReplicaError};
 use crate::ring_state::{Installed, RingState};
 use crate::storage::{ScanRange, Space};
+use dynamo::ring::Placement;
 use dynamo::token;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +45,11 @@ pub(crate) fn leftovers(installed: &Installed, replica: &Replica) -> Vec<u32> {
     let counters = replica.counters();
     let named = |partition: u32| {
         let placement = installed.view.placement(partition);
-        placement.is_none_or(|placement| installed.me.is_some_and(|me| placement.names(me)))
+        let names = |placement: &Placement, me| match planted::is("leftovers-ignore-second-list") {
+            true => placement.preference.contains(&me),
+            false => placement.names(me),
+        };
+        placement.is_none_or(|placement| installed.me.is_some_and(|me| names(placement, me)))
     };
     (0..installed.view.count().get())
         .filter(|&partition| counters.of(partition).items > 0 && !named(partition))
