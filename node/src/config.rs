@@ -9,6 +9,8 @@ pub struct Limits {
     pub key_bytes_max: usize,
     /// Longest value, in bytes.
     pub value_bytes_max: usize,
+    /// Largest set or hash, in bytes of its object, which is written as a whole with each change.
+    pub collection_bytes_max: usize,
     /// Most concurrent values of one key.
     pub siblings_max: usize,
     /// Most client connections of the RESP port.
@@ -45,6 +47,7 @@ impl Default for Limits {
             // The engine takes keys below 64 KiB; a hint's has 24 bytes more than the key it is for.
             key_bytes_max: (64 << 10) - 1 - 24,
             value_bytes_max: 8 << 20,
+            collection_bytes_max: 1 << 20,
             siblings_max: 100,
             connections_max: 10_000,
             connection_request_bytes_max: 32 << 20,

@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! object   = version:u8 (1)  entries:varint  entry*              entries ascending by actor, none twice
+//!          | version:u8 (2)  entries:varint  entry*  structure   see `structure_codec.rs`; only if there is anything
+//!                                                               in it that the entries do not say
 //! entry    = actor  counter:varint (≥ 1)  values:varint (≤ counter)  value*
 //!                                            the values of counter, counter − 1, …: newest first
 //! actor    = incarnation:u64 little endian  birth:varint
@@ -25,8 +27,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 
-/// First byte of every encoded object and context.
+/// First byte of every encoded context, and of every encoded object that is but a string.
 pub const VERSION: u8 = 1;
+/// First byte of encoded objects with more to them: counters, sets, hashes.
+pub const VERSION_STRUCTURED: u8 = 2;
 
 const TOMBSTONE: u8 = 1;
 const EXPIRES: u8 = 2;
@@ -65,7 +69,8 @@ impl Object {
                 + varint_len(entry.values.len() as u64)
                 + values
         });
-        1 + varint_len(self.entries.len() as u64) + entries.sum::<usize>()
+        let structure = if self.is_structured() { self.structure_len() } else { 0 };
+        1 + varint_len(self.entries.len() as u64) + entries.sum::<usize>() + structure
     }
 
     /// The encoding, in memory of its own.
@@ -78,7 +83,8 @@ impl Object {
 
     /// Appends the encoding.
     pub fn encode_into(&self, bytes: &mut BytesMut) {
-        bytes.put_u8(VERSION);
+        let structured = self.is_structured();
+        bytes.put_u8(if structured { VERSION_STRUCTURED } else { VERSION });
         put_varint(bytes, self.entries.len() as u64);
         for entry in &self.entries {
             put_actor(bytes, entry.actor);
@@ -88,6 +94,9 @@ impl Object {
                 put_value(bytes, value);
             }
         }
+        if structured {
+            self.encode_structure(bytes);
+        }
     }
 
     /// Reads an encoding. Values are slices of the input, which stays in memory as long as one of them does.
@@ -96,7 +105,11 @@ impl Object {
     /// [`CodecError`], for anything that [`encode`](Object::encode) would not have written.
     pub fn decode(encoded: Bytes) -> Result<Self, CodecError> {
         let mut reader = Reader::new(encoded);
-        reader.version()?;
+        let structured = match reader.byte()? {
+            VERSION => false,
+            VERSION_STRUCTURED => true,
+            other => return Err(CodecError::Version(other)),
+        };
         let count = reader.count(ENTRY_BYTES_MIN)?;
         let mut entries: Vec<Entry> = Vec::with_capacity(count);
         for _ in 0..count {
@@ -107,8 +120,23 @@ impl Object {
             }
             entries.push(Entry { actor, counter, values });
         }
+        let mut object = Self { entries, ..Self::default() };
+        object.wiped = object.newest_sibling();
+        if structured {
+            object.decode_structure(&mut reader)?;
+        }
         reader.end()?;
-        Ok(Self { entries })
+        Ok(object)
+    }
+
+    /// What `wiped` is unless it is written down.
+    fn newest_sibling(&self) -> Hlc {
+        self.siblings().map(|(_, value)| value.timestamp).max().unwrap_or_default()
+    }
+
+    /// Whether the entries do not say it all.
+    fn is_structured(&self) -> bool {
+        !self.is_plain() || self.wiped != self.newest_sibling()
     }
 
     /// Hash of the object: equal objects have equal digests, others almost certainly (one in 2⁶⁴) not. For an
@@ -127,11 +155,12 @@ pub fn digest_of_encoded(encoded: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// [`Object::last_writer`] of an encoded object, without building the object: for reads that need no more. The
-/// value is a slice of the input.
+/// [`Object::last_writer`] of an encoded object that is but a string, without building the object: for reads that need
+/// no more. The value is a slice of the input.
 ///
 /// # Errors
-/// Those of [`Object::decode`].
+/// Those of [`Object::decode`], and [`CodecError::Version`] of [`VERSION_STRUCTURED`] for an object with more to it,
+/// which has to be decoded.
 pub fn peek_last_writer(encoded: &Bytes, now_ms: u64) -> Result<Option<Value>, CodecError> {
     let mut reader = Reader::new(encoded.clone());
     reader.version()?;
@@ -221,25 +250,26 @@ impl<B: Buf> Reader<B> {
         }
         let timestamp = Hlc(self.fixed()?);
         let expires_at_ms = if flags & EXPIRES == 0 { None } else { Some(self.varint()?) };
-        let payload = if flags & TOMBSTONE == 0 {
-            let length = self.count(1)?;
-            // On `Bytes` this shares the memory.
-            Payload::Bytes(self.rest.copy_to_bytes(length))
-        } else {
-            Payload::Tombstone
-        };
+        let payload = if flags & TOMBSTONE == 0 { Payload::Bytes(self.bytes()?) } else { Payload::Tombstone };
         Ok(Value { timestamp, expires_at_ms, payload })
     }
 
-    fn byte(&mut self) -> Result<u8, CodecError> {
+    /// A length and as many bytes.
+    pub(super) fn bytes(&mut self) -> Result<Bytes, CodecError> {
+        let length = self.count(1)?;
+        // On `Bytes` this shares the memory.
+        Ok(self.rest.copy_to_bytes(length))
+    }
+
+    pub(super) fn byte(&mut self) -> Result<u8, CodecError> {
         self.rest.try_get_u8().map_err(|_| CodecError::Truncated)
     }
 
-    fn fixed(&mut self) -> Result<u64, CodecError> {
+    pub(super) fn fixed(&mut self) -> Result<u64, CodecError> {
         self.rest.try_get_u64_le().map_err(|_| CodecError::Truncated)
     }
 
-    fn varint(&mut self) -> Result<u64, CodecError> {
+    pub(super) fn varint(&mut self) -> Result<u64, CodecError> {
         let mut number = 0;
         for shift in (0..u64::BITS).step_by(7) {
             let byte = self.byte()?;
@@ -278,6 +308,11 @@ fn put_value(bytes: &mut BytesMut, value: &Value) {
         put_varint(bytes, payload.len() as u64);
         bytes.put_slice(payload);
     }
+}
+
+pub(super) fn put_bytes(bytes: &mut BytesMut, written: &[u8]) {
+    put_varint(bytes, written.len() as u64);
+    bytes.put_slice(written);
 }
 
 pub(super) fn put_actor(bytes: &mut BytesMut, actor: Actor) {

@@ -5,6 +5,10 @@
 //! writes says with a [`Context`] what it has read, and exactly that is replaced. So siblings are the concurrent
 //! writes, no more and no less, and merging replicas in any order, any number of times, gives the same object.
 //!
+//! Beside its siblings an object can hold a counter's additions, the members of a set and the fields of a hash, which
+//! merge without losing any: see `tally.rs` and `cells.rs`. [`Object::visible`] tells what a client sees of all that,
+//! and [`Object::change`] is how it changes.
+//!
 //! * Preguiça, Baquero, Almeida, Fonte, Gonçalves, "Dotted Version Vectors: Efficient Causality Tracking for
 //!   Distributed Key-Value Stores" (2012): a dot apart from the causal past, so that two clients that race through
 //!   one server are told apart without an entry per client.
@@ -13,13 +17,21 @@
 //! * Riak's issue kv679: an actor that has forgotten a key and counts from one again reissues dots that other
 //!   replicas have seen, and its new writes vanish in the merge. The cure is the [`birth`](Actor::birth) of an actor.
 
+mod cells;
+mod change;
+mod change_codec;
 mod codec;
 mod context;
 mod siblings;
+mod structure_codec;
+mod tally;
+mod visible;
 
-pub use codec::{CodecError, VERSION, digest_of_encoded, peek_last_writer};
+pub use change::{By, Change, Condition, Expiry, ExpiryCondition, Outcome, Refusal};
+pub use codec::{CodecError, VERSION, VERSION_STRUCTURED, digest_of_encoded, peek_last_writer};
 pub use context::{Context, ContextError};
 pub use siblings::{Merged, Object};
+pub use visible::{Kind, Visible};
 
 use crate::hlc::Hlc;
 use bytes::Bytes;

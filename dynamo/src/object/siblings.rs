@@ -1,5 +1,7 @@
 //! The dotted version vector set itself: reading, putting, merging.
 
+use super::cells::Cells;
+use super::tally::Tallies;
 use super::{Actor, Context, Dot, Payload, Value};
 use crate::hlc::Hlc;
 use std::cmp::Ordering;
@@ -12,6 +14,24 @@ use std::cmp::Ordering;
 pub struct Object {
     /// Ascending by actor.
     pub(super) entries: Vec<Entry>,
+    /// Timestamp of the newest write that replaced everything before it. What was added or put into a cell earlier
+    /// than that is gone, whoever has seen it. Never earlier than a sibling.
+    pub(super) wiped: Hlc,
+    /// What has been added to the string, if it is a counter.
+    pub(super) tallies: Tallies,
+    /// Members of the set and fields of the hash.
+    pub(super) cells: Cells,
+    /// When the set or the hash expires; a string's value says that itself.
+    pub(super) deadline: Option<Deadline>,
+}
+
+/// When a set or a hash ceases to be readable. The later one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Deadline {
+    /// When that was decided.
+    pub timestamp: Hlc,
+    /// In milliseconds since 1970; `None`: never.
+    pub at_ms: Option<u64>,
 }
 
 /// Events 1 to `counter` of one actor have been seen; the last ones of them have their values here. What an actor
@@ -38,7 +58,7 @@ impl Object {
     /// Whether nothing is known of the key, not even that it was deleted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.tallies.is_empty() && self.cells.is_empty()
     }
 
     /// All that has been seen of the key; a put with it replaces all siblings.
@@ -73,20 +93,48 @@ impl Object {
     ///
     /// Only the actor's own node may do this, on the newest state, and store the result before the next one: see
     /// [`Actor::birth`].
+    ///
+    /// Members, fields and additions that were there are replaced, too: those that the context covers, and whatever is
+    /// older than the value.
     #[must_use]
     pub fn put(&self, actor: Actor, context: &Context, value: Value) -> Self {
-        let covered = context.iter().map(|(actor, counter)| Entry { actor, counter, values: Vec::new() });
-        let mut object = self.merge(&Self { entries: covered.collect() });
-        match object.entries.binary_search_by_key(&actor, |entry| entry.actor) {
-            Ok(at) => {
-                let entry = &mut object.entries[at];
-                // Counting gets nowhere near the end of 64 bits, and contexts claim no more than a quarter of them.
-                entry.counter = entry.counter.saturating_add(1);
-                entry.values.insert(0, value);
-            }
-            Err(at) => object.entries.insert(at, Entry { actor, counter: 1, values: vec![value] }),
+        let mut object = self.covering(context);
+        object.tallies.clear();
+        for cell in &mut object.cells.0 {
+            cell.tallies.clear();
         }
+        object.wipe(value.timestamp);
+        object.event(actor).values.insert(0, value);
         object
+    }
+
+    /// The object of someone who has seen all that the context covers, and what is here besides.
+    pub(super) fn covering(&self, context: &Context) -> Self {
+        let covered = context.iter().map(|(actor, counter)| Entry { actor, counter, values: Vec::new() });
+        self.merge(&Self { entries: covered.collect(), ..Self::default() })
+    }
+
+    /// Counts one more event of an actor.
+    pub(super) fn event(&mut self, actor: Actor) -> &mut Entry {
+        let at = match self.entries.binary_search_by_key(&actor, |entry| entry.actor) {
+            Ok(at) => at,
+            Err(at) => {
+                self.entries.insert(at, Entry { actor, counter: 0, values: Vec::new() });
+                at
+            }
+        };
+        let entry = &mut self.entries[at];
+        // Counting gets nowhere near the end of 64 bits, and contexts claim no more than a quarter of them.
+        entry.counter = entry.counter.saturating_add(1);
+        entry
+    }
+
+    /// Everything older than this is gone from sets, hashes and counters.
+    pub(super) fn wipe(&mut self, wiped: Hlc) {
+        self.wiped = self.wiped.max(wiped);
+        let wiped = self.wiped;
+        self.cells.wipe(wiped);
+        self.deadline = self.deadline.filter(|deadline| deadline.timestamp >= wiped);
     }
 
     /// [`put`](Object::put) on top of all that is known here: the last writer wins.
@@ -114,7 +162,20 @@ impl Object {
         }
         entries.extend(ours.cloned());
         entries.extend(theirs.cloned());
-        Self { entries }
+        let mut merged = Self { entries, wiped: self.wiped.max(other.wiped), ..Self::default() };
+        if !(self.is_plain() && other.is_plain()) {
+            merged.tallies = self.tallies.merge(&other.tallies);
+            merged.cells = self.cells.merge(&other.cells, &self.context(), &other.context());
+            merged.deadline = self.deadline.max(other.deadline);
+            merged.wipe(merged.wiped);
+        }
+        merged
+    }
+
+    /// Whether it holds no more than strings of bytes: no additions, members, fields or expiry of those.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.tallies.is_empty() && self.cells.is_empty() && self.deadline.is_none()
     }
 
     /// [`merge`](Object::merge) that tells whether it changed anything, and copies nothing if it did not.
@@ -126,6 +187,12 @@ impl Object {
     /// Whether merging the other object in would change nothing here.
     #[must_use]
     pub fn includes(&self, other: &Self) -> bool {
+        if !(self.is_plain() && other.is_plain()) {
+            return self.merge(other) == *self;
+        }
+        if self.wiped < other.wiped {
+            return false;
+        }
         let mut ours = self.entries.iter();
         other.entries.iter().all(|their| {
             // Both ascend, so what was passed over is not needed again.
@@ -137,34 +204,50 @@ impl Object {
     /// The actor that an incarnation issued its dots by most recently: the one of its highest birth.
     #[must_use]
     pub fn own_actor(&self, incarnation: u64) -> Option<Actor> {
-        let actors = self.entries.iter().map(|entry| entry.actor);
-        actors.filter(|actor| actor.incarnation == incarnation).max()
+        let entries = self.entries.iter().map(|entry| entry.actor);
+        let tallies = self.cells.0.iter().map(|cell| &cell.tallies).chain([&self.tallies]);
+        let adders = tallies.flat_map(|tallies| tallies.0.iter().map(|tally| tally.actor));
+        entries.chain(adders).filter(|actor| actor.incarnation == incarnation).max()
     }
 
-    /// The value that a client who wants only one is given: of all siblings the one with the highest (timestamp,
-    /// dot). `None` when that is a tombstone or has expired, even if others could be read: the last writer wins.
+    /// Of all siblings the one with the highest (timestamp, dot): the value that a client who wants only one is given,
+    /// unless the key is a counter, a set or a hash, which only [`visible`](Object::visible) tells. `None` when that is
+    /// a tombstone or has expired, even if others could be read: the last writer wins.
     #[must_use]
     pub fn last_writer(&self, now_ms: u64) -> Option<&Value> {
-        let winner = self.siblings().max_by_key(|(dot, value)| (value.timestamp, *dot));
-        winner.map(|(_, value)| value).filter(|value| value.live_at(now_ms))
+        self.winner().filter(|value| value.live_at(now_ms))
     }
 
-    /// The latest timestamp among the siblings.
+    pub(super) fn winner(&self) -> Option<&Value> {
+        let winner = self.siblings().max_by_key(|(dot, value)| (value.timestamp, *dot));
+        winner.map(|(_, value)| value)
+    }
+
+    /// The latest timestamp of all that was written; `None`: nothing was.
     #[must_use]
     pub fn max_timestamp(&self) -> Option<Hlc> {
-        self.siblings().map(|(_, value)| value.timestamp).max()
+        if self.is_empty() {
+            return None;
+        }
+        let deadline = self.deadline.map(|deadline| deadline.timestamp);
+        Some(self.wiped).max(self.tallies.newest()).max(self.cells.newest_of_all()).max(deadline)
     }
 
-    /// Whether any sibling can be read at this time.
+    /// Whether there is anything to be read at this time: what [`visible`](Object::visible) shows, or any sibling.
     #[must_use]
     pub fn live_at(&self, now_ms: u64) -> bool {
         self.siblings().any(|(_, value)| value.live_at(now_ms))
+            || (!self.is_plain() && self.visible(now_ms).is_some())
     }
 
-    /// Whether the key was written and every sibling is a tombstone.
+    /// Whether the key was written and nothing is left of it, whatever the time: every sibling is a tombstone, no set
+    /// has a member, no hash a field, and nothing was added since. An object that only expires is not meant.
     #[must_use]
     pub fn only_tombstones(&self) -> bool {
-        !self.is_empty() && self.siblings().all(|(_, value)| value.payload == Payload::Tombstone)
+        !self.is_empty()
+            && self.siblings().all(|(_, value)| value.payload == Payload::Tombstone)
+            && self.tallies.net(self.wiped).is_none()
+            && self.cells.0.iter().all(|cell| cell.newest(self.wiped).is_none())
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::config::Limits;
 use bytes::Bytes;
 use dynamo::hlc::Hlc;
-use dynamo::object::{Context, Object, Payload};
+use dynamo::object::{Change, Context, Object, Outcome, Payload};
 use dynamo::ring::RingView;
 use std::future::Future;
 use std::sync::Arc;
@@ -21,6 +21,18 @@ pub trait KeyValue: Clone + Send + Sync + 'static {
         write: Write,
         options: WriteOptions,
     ) -> impl Future<Output = Result<Written, RequestError>> + Send;
+
+    /// Carries out a change in one step at a replica that coordinates it, on top of what r replicas know; changes that
+    /// [need one coordinator](Change::needs_one_coordinator) at the owner of the key's partition alone, on top of what
+    /// a majority knows and to be stored by one.
+    ///
+    /// The outcome is what the coordinator saw. [`Outcome::Refused`]: nothing was written.
+    fn change(
+        &self,
+        key: Bytes,
+        change: Change,
+        options: WriteOptions,
+    ) -> impl Future<Output = Result<Outcome, RequestError>> + Send;
 
     /// Keys of one partition with their objects in token order, from one replica: what that replica has.
     ///
@@ -65,6 +77,8 @@ pub struct WriteOptions {
     pub replicas: Option<u8>,
     /// Do not let hints at fallbacks count. `false`: as the cluster says.
     pub strict: bool,
+    /// Fail when the key's lists change while the write is under way, rather than follow them.
+    pub fenced: bool,
 }
 
 /// One write.

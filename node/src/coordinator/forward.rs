@@ -68,10 +68,11 @@ fn to_message(write: &Write, options: WriteOptions) -> Coordinate {
         }),
         replicas: u32::from(options.replicas.unwrap_or(0)),
         strict: options.strict,
+        change: None,
     }
 }
 
-fn from_failure(failure: Failure) -> RequestError {
+pub(super) fn from_failure(failure: Failure) -> RequestError {
     match failure::Code::try_from(failure.code) {
         Ok(failure::Code::Overloaded) => RequestError::Overloaded("a replica's queue is full"),
         Ok(failure::Code::Invalid) => RequestError::Invalid(failure.message),

@@ -4,6 +4,7 @@
 //! replica that can be reached ([`forward`]). A read asks r replicas ([`get`]).
 
 mod api;
+mod change;
 mod forward;
 mod get;
 mod put;
@@ -19,7 +20,7 @@ use crate::replica::{Replica, ReplicaError};
 use crate::ring_state::{Installed, RingState};
 use crate::storage::StorageError;
 use bytes::Bytes;
-use dynamo::object::Object;
+use dynamo::object::{Change, Object, Outcome};
 use dynamo::ring::RingView;
 use std::future::Future;
 use std::sync::Arc;
@@ -84,6 +85,15 @@ impl KeyValue for Coordinator {
             }
         }
         self.in_time(self.write(key, write, options)).await
+    }
+
+    async fn change(&self, key: Bytes, change: Change, options: WriteOptions) -> Result<Outcome, RequestError> {
+        self.check_key(&key)?;
+        let (bytes, bytes_max) = (change.bytes(), self.parts.limits.value_bytes_max);
+        if bytes > bytes_max {
+            return Err(RequestError::ValueTooLong { bytes, bytes_max });
+        }
+        self.in_time(self.write_change(key, change, options)).await
     }
 
     async fn scan(

@@ -148,6 +148,10 @@ impl Replication {
                 self.failures.push((member, why));
                 self.cover(member)
             }
+            Arrival::Stale { member, .. } if self.options.fenced => {
+                self.failures.push((member, String::from("the lists of the key's partition have changed")));
+                self.quorum.add_result(member, Outcome::Failed)
+            }
             Arrival::Stale { member, epoch } => {
                 self.sent.remove(&member);
                 self.follow_ring(epoch).await;

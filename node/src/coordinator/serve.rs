@@ -1,5 +1,6 @@
 //! What this node does for its peers' coordinators.
 
+use super::change::may_coordinate;
 use super::put::CoordinateError;
 use super::replicate::Replication;
 use super::{Causality, Coordinator, RequestError, Write, WriteOptions, Written};
@@ -14,7 +15,7 @@ use annulus_proto::v1::{
     Stored, coordinate, failure, reply, request::Operation,
 };
 use bytes::Bytes;
-use dynamo::object::{Context, Payload};
+use dynamo::object::{Change, Context, Payload};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use tonic::Status;
@@ -84,6 +85,9 @@ impl Coordinator {
         key: &Bytes,
         message: Coordinate,
     ) -> Result<reply::Result, reply::Result> {
+        if let Some(change) = message.change.clone() {
+            return self.change_for(installed, key, change, options_of(&message)).await;
+        }
         let partition = installed.view.partition(installed.view.token(key));
         let holds = |me| installed.view.placement(partition).is_some_and(|placement| placement.names(me));
         if !installed.me.is_some_and(holds) {
@@ -102,7 +106,37 @@ impl Coordinator {
                 timestamp: written.timestamp.0,
                 context: written.context.encode(),
                 existed: written.existed,
+                outcome: Bytes::new(),
             })),
+            Ok(None) => Err(self.stale()),
+            Err(error) => Err(failed(code_of(&error), &error.to_string())),
+        }
+    }
+
+    /// Carries a change out for a node that may not coordinate it.
+    async fn change_for(
+        &self,
+        installed: &Arc<Installed>,
+        key: &Bytes,
+        change: Bytes,
+        options: WriteOptions,
+    ) -> Result<reply::Result, reply::Result> {
+        let change = Change::decode(change).map_err(|error| invalid(&error))?;
+        if !may_coordinate(installed, key, &change) {
+            return Err(failed(failure::Code::NotAReplica, "this node may not coordinate the change"));
+        }
+        let outcome = self.in_time(async {
+            match self.coordinate_change(installed, key, &change, options).await {
+                Ok(outcome) => Ok(Some(outcome)),
+                Err(CoordinateError::RingChanged) => Ok(None),
+                Err(CoordinateError::Request(error)) => Err(error),
+            }
+        });
+        match outcome.await {
+            Ok(Some(outcome)) => {
+                let outcome = outcome.encode();
+                Ok(reply::Result::Coordinated(Coordinated { outcome, ..Coordinated::default() }))
+            }
             Ok(None) => Err(self.stale()),
             Err(error) => Err(failed(code_of(&error), &error.to_string())),
         }
@@ -140,14 +174,18 @@ impl Coordinator {
     }
 }
 
+fn options_of(message: &Coordinate) -> WriteOptions {
+    let replicas = u8::try_from(message.replicas).ok().filter(|&replicas| replicas > 0);
+    WriteOptions { replicas, strict: message.strict, fenced: false }
+}
+
 fn from_message(message: Coordinate) -> Result<(Write, WriteOptions), dynamo::object::ContextError> {
+    let options = options_of(&message);
     let causality = match message.causality {
         Some(coordinate::Causality::Context(context)) => Causality::Context(Context::decode(&context)?),
         Some(coordinate::Causality::Overwrite(_)) | None => Causality::Overwrite,
     };
     let payload = message.value.map_or(Payload::Tombstone, Payload::Bytes);
-    let replicas = u8::try_from(message.replicas).ok().filter(|&replicas| replicas > 0);
-    let options = WriteOptions { replicas, strict: message.strict };
     Ok((Write { payload, expires_at_ms: message.expires_at_ms, causality }, options))
 }
 

@@ -20,7 +20,7 @@ pub struct Counters {
 /// A sum over partitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
-    /// Keys whose last writer left a value; expired ones are counted until they are swept.
+    /// Keys that hold something; expired ones are counted until they are swept.
     pub live: u64,
     /// Keys, those of tombstones included.
     pub items: u64,
@@ -40,7 +40,7 @@ impl Weight {
     /// Weight of a key with an object that takes `encoded_bytes`.
     #[must_use]
     pub fn of(key: &[u8], object: &Object, encoded_bytes: usize) -> Self {
-        let live = i64::from(object.last_writer(0).is_some());
+        let live = i64::from(object.visible(0).is_some());
         Self { live, items: 1, bytes: i64::try_from(key.len() + encoded_bytes).unwrap_or(i64::MAX) }
     }
 }

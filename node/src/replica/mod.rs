@@ -20,11 +20,14 @@ use crate::storage::{Births, Committer, Engine, EngineError, StorageError, Submi
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use dynamo::hlc::{Clock, Hlc};
-use dynamo::object::{Actor, CodecError, Object, Value};
+use dynamo::object::{Actor, By, Change, CodecError, Object, Outcome, Refusal, Value};
 use dynamo::token::Token;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the object of a string may take besides the string, in bytes.
+const OBJECT_BYTES_EXTRA: usize = 64 << 10;
 
 /// Reads the wall clock, in milliseconds since 1970.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -50,6 +53,9 @@ pub struct Replica {
     clock: Mutex<Clock>,
     wall: WallClock,
     siblings_max: usize,
+    /// Largest object that is a string, in bytes: a value of the largest length and what comes with it.
+    string_bytes_max: usize,
+    collection_bytes_max: usize,
     overlay: Arc<Overlay>,
 }
 
@@ -143,6 +149,8 @@ impl Replica {
             clock: Mutex::new(Clock::default()),
             wall,
             siblings_max: limits.siblings_max,
+            string_bytes_max: limits.value_bytes_max + OBJECT_BYTES_EXTRA,
+            collection_bytes_max: limits.collection_bytes_max,
             overlay: overlays.data,
         };
         replica.fit_ring()?;
@@ -256,6 +264,78 @@ impl Replica {
         }
     }
 
+    /// Carries out a change as a replica, on top of what is here and of what is known from others. The second is what
+    /// was stored, encoded, and resolves when this node's own copy is durable; `None`: there was nothing to store.
+    ///
+    /// # Errors
+    /// [`ReplicaError`]; nothing was stored.
+    pub async fn change(
+        &self,
+        token: Token,
+        key: &[u8],
+        change: &Change,
+        known: &Object,
+        epoch: u64,
+    ) -> Result<(Outcome, Option<(Bytes, Submitted)>), ReplicaError> {
+        let reservation = self.committer.reserve(key.len() + known.encoded_len() + change.bytes() + 128).await?;
+        let updated = self.objects.update(storage_key(token, key), reservation, |current| {
+            let installed = self.admit(token, epoch)?;
+            let partition = installed.view.partition(token);
+            let current_len = current.as_ref().map_or(0, Bytes::len);
+            let mine = current.map(Object::decode).transpose()?;
+            let before = match &mine {
+                Some(mine) if mine.includes(known) => mine.clone(),
+                Some(mine) => mine.merge(known),
+                None => known.clone(),
+            };
+            // What is here decides whether this node's own actor is continued.
+            let (object, outcome) = before.change(change, self.by(partition, mine.as_ref(), &before));
+            let (object, outcome) = match self.bounded(object, outcome) {
+                Ok(bounded) => bounded,
+                Err(outcome) => return Ok((None, (outcome, None))),
+            };
+            let encoded = object.encode();
+            let weight = mine.as_ref().map(|mine| Weight::of(key, mine, current_len)).unwrap_or_default();
+            self.count(partition, weight, Weight::of(key, &object, encoded.len()));
+            Ok::<_, ReplicaError>((Some(encoded.clone()), (outcome, Some(encoded))))
+        })?;
+        self.observe(known);
+        Ok(match updated {
+            Updated::Queued((outcome, Some(encoded)), durable) => (outcome, Some((encoded, durable))),
+            Updated::Queued((outcome, None), _) | Updated::Unchanged((outcome, _)) => (outcome, None),
+        })
+    }
+
+    /// The same for a key that this node is no replica of: the change is carried out where nothing is known.
+    #[must_use]
+    pub fn change_blind(&self, change: &Change) -> (Option<Object>, Outcome) {
+        let nothing = Object::default();
+        nothing.change(change, self.by(u32::MAX, None, &nothing))
+    }
+
+    fn by(&self, partition: u32, mine: Option<&Object>, before: &Object) -> By {
+        let now_ms = self.now_ms();
+        let timestamp = match before.max_timestamp() {
+            Some(newest) => self.clock.lock().next_after(now_ms, newest),
+            None => self.clock.lock().now(now_ms),
+        };
+        By { actor: self.actor(partition, mine), timestamp, now_ms }
+    }
+
+    /// Refuses objects that would get too large.
+    fn bounded(&self, object: Option<Object>, outcome: Outcome) -> Result<(Object, Outcome), Outcome> {
+        let Some(object) = object else { return Err(outcome) };
+        let siblings = object.sibling_count();
+        let string = siblings > 0;
+        let bytes = object.encoded_len();
+        let bytes_max = if string { self.string_bytes_max } else { self.collection_bytes_max };
+        if bytes > bytes_max {
+            let (bytes, bytes_max) = (bytes as u64, bytes_max as u64);
+            return Err(Outcome::Refused(Refusal::TooLarge { bytes, bytes_max }));
+        }
+        Ok((object, outcome))
+    }
+
     /// The same for a key that this node is no replica of: nothing is known of it, nothing is stored, and the write
     /// stands beside whatever the replicas have.
     ///
@@ -277,7 +357,7 @@ impl Replica {
         let actor = self.actor(partition, before);
         let empty = Object::default();
         let before = before.unwrap_or(&empty);
-        let existed = before.last_writer(wall).is_some();
+        let existed = before.visible(wall).is_some();
         let object = match &write.causality {
             Causality::Overwrite => before.overwrite(actor, value),
             Causality::Context(context) => before.put(actor, context, value),

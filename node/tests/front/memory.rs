@@ -7,7 +7,7 @@ use annulus_node::coordinator::{
 use annulus_node::server::Metrics;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dynamo::hlc::Hlc;
-use dynamo::object::{Actor, Object, Value};
+use dynamo::object::{Actor, By, Change, Object, Outcome, Value};
 use dynamo::preference::MemberIndex;
 use dynamo::ring::{Member, MemberState, Placement, Quorums, Ring, RingView};
 use dynamo::token::{HashKey, first_token, last_token};
@@ -41,8 +41,6 @@ pub struct Shared {
     under_way: AtomicU64,
     pub most_under_way: AtomicU64,
     pub without_ring: AtomicBool,
-    /// A write that another client gets in right after the next read of its key.
-    pub intruder: Mutex<Option<(Bytes, Write)>>,
     pub unreachable: Mutex<Vec<String>>,
 }
 
@@ -71,7 +69,6 @@ impl Memory {
             under_way: AtomicU64::new(0),
             most_under_way: AtomicU64::new(0),
             without_ring: AtomicBool::new(false),
-            intruder: Mutex::default(),
             unreachable: Mutex::default(),
         }))
     }
@@ -94,20 +91,25 @@ impl Memory {
         storage_key.freeze()
     }
 
-    fn apply(&self, key: &Bytes, write: Write, incarnation: u64) -> Written {
+    fn apply(&self, key: &Bytes, write: Write) -> Written {
         let mut objects = self.objects.lock().unwrap();
         let now_ms = self.now_ms();
-        let timestamp = Hlc::from_wall(now_ms).max(Hlc(self.clock.load(SeqCst) + 1));
-        self.clock.store(timestamp.0, SeqCst);
+        let timestamp = self.next_timestamp(now_ms);
         let object = objects.entry(self.storage_key(key)).or_default();
-        let existed = object.last_writer(now_ms).is_some();
+        let existed = object.visible(now_ms).is_some();
         let value = Value { timestamp, expires_at_ms: write.expires_at_ms, payload: write.payload };
-        let actor = Actor { incarnation, birth: 1 };
+        let actor = Actor { incarnation: 1, birth: 1 };
         *object = match &write.causality {
             Causality::Overwrite => object.overwrite(actor, value),
             Causality::Context(context) => object.put(actor, context, value),
         };
         Written { timestamp, context: object.context(), existed }
+    }
+
+    fn next_timestamp(&self, now_ms: u64) -> Hlc {
+        let timestamp = Hlc::from_wall(now_ms).max(Hlc(self.clock.load(SeqCst) + 1));
+        self.clock.store(timestamp.0, SeqCst);
+        timestamp
     }
 
     async fn work<T>(&self, work: impl FnOnce() -> T) -> Result<T, RequestError> {
@@ -126,12 +128,7 @@ impl Memory {
 
 impl KeyValue for Memory {
     async fn get(&self, key: Bytes, _: ReadOptions) -> Result<Object, RequestError> {
-        let object = self.work(|| self.object(&key)).await?;
-        let intruder = self.intruder.lock().unwrap().take_if(|(wanted, _)| *wanted == key);
-        if let Some((_, write)) = intruder {
-            self.apply(&key, write, 2);
-        }
-        Ok(object)
+        self.work(|| self.object(&key)).await
     }
 
     async fn put(&self, key: Bytes, write: Write, _: WriteOptions) -> Result<Written, RequestError> {
@@ -139,7 +136,27 @@ impl KeyValue for Memory {
         if bytes > bytes_max {
             return Err(RequestError::KeyTooLong { bytes, bytes_max });
         }
-        self.work(|| self.apply(&key, write, 1)).await
+        self.work(|| self.apply(&key, write)).await
+    }
+
+    async fn change(&self, key: Bytes, change: Change, _: WriteOptions) -> Result<Outcome, RequestError> {
+        let (bytes, bytes_max) = (key.len(), self.limits.key_bytes_max);
+        if bytes > bytes_max {
+            return Err(RequestError::KeyTooLong { bytes, bytes_max });
+        }
+        self.work(|| {
+            let now_ms = self.now_ms();
+            let timestamp = self.next_timestamp(now_ms);
+            let mut objects = self.objects.lock().unwrap();
+            let object = objects.entry(self.storage_key(&key)).or_default();
+            let by = By { actor: Actor { incarnation: 1, birth: 1 }, timestamp, now_ms };
+            let (changed, outcome) = object.change(&change, by);
+            if let Some(changed) = changed {
+                *object = changed;
+            }
+            outcome
+        })
+        .await
     }
 
     async fn scan(
@@ -168,7 +185,7 @@ impl KeyValue for Memory {
         let now_ms = self.now_ms();
         let count = || {
             let objects = self.objects.lock().unwrap();
-            objects.values().filter(|object| object.last_writer(now_ms).is_some()).count() as u64
+            objects.values().filter(|object| object.visible(now_ms).is_some()).count() as u64
         };
         self.work(count).await
     }

@@ -3,7 +3,7 @@
 use crate::coordinator::{Causality, ReadOptions, Write, WriteOptions};
 use annulus_proto::v1::{DeleteRequest, GetResponse, PutRequest, Quorum, ScanItem, Sibling};
 use bytes::Bytes;
-use dynamo::object::{Context, Object, Payload};
+use dynamo::object::{Context, Kind, Object, Payload, Visible};
 use tonic::Status;
 
 pub(super) fn read_options(quorum: Option<Quorum>) -> Result<ReadOptions, Status> {
@@ -13,7 +13,7 @@ pub(super) fn read_options(quorum: Option<Quorum>) -> Result<ReadOptions, Status
 
 pub(super) fn write_options(quorum: Option<Quorum>) -> Result<WriteOptions, Status> {
     let (replicas, strict) = asked(quorum)?;
-    Ok(WriteOptions { replicas, strict })
+    Ok(WriteOptions { replicas, strict, fenced: false })
 }
 
 /// The write that a put asks for.
@@ -42,18 +42,33 @@ pub(super) fn delete_write(request: &DeleteRequest) -> Result<Write, Status> {
 }
 
 /// All values of an object, and its context.
-pub(super) fn get_response(object: &Object, now_ms: u64) -> GetResponse {
-    GetResponse { siblings: siblings(object, now_ms, true), context: object.context().encode() }
+pub(super) fn get_response(object: &Object, now_ms: u64) -> Result<GetResponse, Status> {
+    if let Some(Visible { kind: Kind::Set | Kind::Hash, .. }) = object.visible(now_ms) {
+        return Err(Status::failed_precondition(
+            "the key holds a set or a hash, which the Redis interface reads and writes",
+        ));
+    }
+    Ok(GetResponse { siblings: siblings(object, now_ms, true), context: object.context().encode() })
 }
 
-/// A key with its values; `None` when it has none.
+/// A key with its values; a set or a hash has none here. `None` when there is no such key.
 pub(super) fn scan_item(key: Bytes, object: &Object, now_ms: u64, keys_only: bool) -> Option<ScanItem> {
     let siblings = siblings(object, now_ms, !keys_only);
-    (!siblings.is_empty()).then_some(ScanItem { key, siblings })
+    (!siblings.is_empty() || object.visible(now_ms).is_some()).then_some(ScanItem { key, siblings })
 }
 
-/// Tombstones and expired values are no siblings to a reader: the context stands for them.
+/// Tombstones and expired values are no siblings to a reader: the context stands for them. A counter is one value.
 fn siblings(object: &Object, now_ms: u64, values: bool) -> Vec<Sibling> {
+    if !object.is_plain() {
+        let timestamp = object.max_timestamp().unwrap_or_default().0;
+        let string = object.visible(now_ms).filter(|visible| visible.kind == Kind::String);
+        let sibling = string.map(|visible| Sibling {
+            value: if values { visible.string() } else { Bytes::new() },
+            timestamp,
+            expires_at_ms: visible.expires_at_ms,
+        });
+        return sibling.into_iter().collect();
+    }
     let live = object
         .siblings()
         .map(|(_, sibling)| sibling)

@@ -38,7 +38,7 @@ impl<K: KeyValue> Service<K> {
     async fn get(&self, request: GetRequest) -> Result<GetResponse, Status> {
         let options = read_options(request.quorum)?;
         let object = self.store.get(request.key, options).await.map_err(|error| status(&error))?;
-        Ok(get_response(&object, self.store.now_ms()))
+        get_response(&object, self.store.now_ms())
     }
 
     async fn put(&self, request: PutRequest) -> Result<PutResponse, Status> {

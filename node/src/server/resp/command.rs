@@ -1,6 +1,6 @@
 //! COMMAND: the command table, as clients read it to find the keys of a command.
 
-use super::command_table::{Access, COMMANDS, Spec};
+use super::command_table::{Access, COMMANDS, COUNTED_BEFORE, Spec};
 use super::error::{CommandError, shown};
 use super::glob;
 use super::reply::Reply;
@@ -55,9 +55,9 @@ fn described(spec: &Spec) -> Reply {
         Reply::Word(spec.name),
         Reply::Integer(spec.arity),
         Reply::Set(spec.flags().into_iter().map(Reply::Status).collect()),
-        position(spec.keys.first),
-        Reply::Integer(spec.keys.last),
-        position(spec.keys.step),
+        position(if spec.keys.last == COUNTED_BEFORE { 0 } else { spec.keys.first }),
+        Reply::Integer(if spec.keys.last == COUNTED_BEFORE { 0 } else { spec.keys.last }),
+        position(if spec.keys.last == COUNTED_BEFORE { 0 } else { spec.keys.step }),
         Reply::Set(categories(spec).into_iter().map(Reply::Text).collect()),
         Reply::Array(Vec::new()),
         Reply::Array(key_specification(spec).into_iter().collect()),
@@ -74,6 +74,8 @@ fn categories(spec: &Spec) -> Vec<String> {
     let group = match spec.group {
         "generic" => "@keyspace",
         "string" => "@string",
+        "set" => "@set",
+        "hash" => "@hash",
         "connection" => "@connection",
         _ => "@admin",
     };

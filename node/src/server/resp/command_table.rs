@@ -1,11 +1,13 @@
 //! Every command that is served: its arity, flags and keys, as `COMMAND` tells them.
 
+use super::parse::integer;
 use bytes::Bytes;
 
 /// A served command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the command of that name")]
 pub(super) enum Id {
+    Append,
     Asking,
     Auth,
     Client,
@@ -13,6 +15,8 @@ pub(super) enum Id {
     Command,
     Config,
     Dbsize,
+    Decr,
+    Decrby,
     Del,
     Echo,
     Exists,
@@ -20,10 +24,30 @@ pub(super) enum Id {
     Expireat,
     Expiretime,
     Get,
+    Getdel,
     Getex,
     Getrange,
     Getset,
+    Hdel,
     Hello,
+    Hexists,
+    Hget,
+    Hgetall,
+    Hincrby,
+    Hincrbyfloat,
+    Hkeys,
+    Hlen,
+    Hmget,
+    Hmset,
+    Hrandfield,
+    Hscan,
+    Hset,
+    Hsetnx,
+    Hstrlen,
+    Hvals,
+    Incr,
+    Incrby,
+    Incrbyfloat,
     Info,
     Keys,
     Mget,
@@ -40,11 +64,26 @@ pub(super) enum Id {
     Readonly,
     Readwrite,
     Reset,
+    Sadd,
     Scan,
+    Scard,
+    Sdiff,
     Select,
     Set,
     Setex,
+    Setnx,
+    Setrange,
+    Sinter,
+    Sintercard,
+    Sismember,
+    Smembers,
+    Smismember,
+    Srandmember,
+    Srem,
+    Sscan,
     Strlen,
+    Substr,
+    Sunion,
     Time,
     Touch,
     Ttl,
@@ -92,15 +131,19 @@ pub(super) struct Spec {
 pub(super) struct Keys {
     /// Position of the first; 0: none.
     pub(super) first: usize,
-    /// Position of the last; -1: the last argument.
+    /// Position of the last; -1: the last argument; [`COUNTED_BEFORE`]: the argument before the first tells how many.
     pub(super) last: i64,
     /// Distance from one to the next.
     pub(super) step: usize,
 }
 
+/// See [`Keys::last`].
+pub(super) const COUNTED_BEFORE: i64 = i64::MIN;
+
 const NO_KEYS: Keys = Keys { first: 0, last: 0, step: 0 };
 const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1 };
 const ALL_ARGUMENTS: Keys = Keys { first: 1, last: -1, step: 1 };
+const COUNTED_KEYS: Keys = Keys { first: 2, last: COUNTED_BEFORE, step: 1 };
 const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2 };
 
 impl Spec {
@@ -123,7 +166,15 @@ impl Spec {
     /// The keys among the arguments.
     pub(super) fn keys_of<'a>(&self, arguments: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> + use<'a> {
         let Keys { first, last, step } = self.keys;
-        let end = if last < 0 { arguments.len() } else { usize::try_from(last).unwrap_or(0) + 1 };
+        let counted = || {
+            let count = arguments.get(first.saturating_sub(1)).and_then(|count| integer(count))?;
+            Some(first.saturating_add(usize::try_from(count).ok()?))
+        };
+        let end = match last {
+            COUNTED_BEFORE => counted().unwrap_or(0),
+            last if last < 0 => arguments.len(),
+            last => usize::try_from(last).unwrap_or(0) + 1,
+        };
         let end = if first == 0 { 0 } else { end.min(arguments.len()) };
         arguments.get(first.min(end)..end).unwrap_or_default().iter().step_by(step.max(1))
     }
@@ -158,6 +209,12 @@ const fn row(
 
 const LOCAL: (Access, Keys, bool) = (Access::None, NO_KEYS, true);
 const READ: (Access, Keys, bool) = (Access::Read, ONE_KEY, true);
+const READ_SLOW: (Access, Keys, bool) = (Access::Read, ONE_KEY, false);
+const READ_SETS: (Access, Keys, bool) = (Access::Read, ALL_ARGUMENTS, false);
+/// The number of keys comes before them.
+const COUNTED: (Access, Keys, bool) = (Access::Read, COUNTED_KEYS, false);
+/// Carried out by the owner of the key's partition alone.
+const OWNED: (Access, Keys, bool) = (Access::Write, ONE_KEY, true);
 const WRITE: (Access, Keys, bool) = (Access::Write, ONE_KEY, true);
 const WHOLE: (Access, Keys, bool) = (Access::All, NO_KEYS, false);
 const READ_MANY: (Access, Keys, bool) = (Access::Read, ALL_ARGUMENTS, true);
@@ -166,6 +223,7 @@ const WRITE_MANY: (Access, Keys, bool) = (Access::Write, ALL_ARGUMENTS, false);
 /// Every served command by name.
 #[rustfmt::skip]
 pub(super) static COMMANDS: &[Spec] = &[
+    row("append", Id::Append, 3, OWNED, "string", "Appends to a string, at the owner."),
     row("asking", Id::Asking, 1, LOCAL, "cluster", "Does nothing: every node serves every key."),
     row("auth", Id::Auth, -2, LOCAL, "connection", "Is refused: no password is configured."),
     row("client", Id::Client, -2, LOCAL, "connection", "Tells and sets things about connections."),
@@ -173,6 +231,8 @@ pub(super) static COMMANDS: &[Spec] = &[
     row("command", Id::Command, -1, LOCAL, "server", "Describes the commands."),
     row("config", Id::Config, -2, LOCAL, "server", "Tells settings; sets none."),
     row("dbsize", Id::Dbsize, 1, WHOLE, "server", "Counts the keys of the cluster."),
+    row("decr", Id::Decr, 2, WRITE, "string", "Takes one from a counter."),
+    row("decrby", Id::Decrby, 3, WRITE, "string", "Takes a number from a counter."),
     row("del", Id::Del, -2, WRITE_MANY, "generic", "Deletes keys, each for itself."),
     row("echo", Id::Echo, 2, LOCAL, "connection", "Returns its argument."),
     row("exists", Id::Exists, -2, READ_MANY, "generic", "Counts those of the keys that exist."),
@@ -180,10 +240,30 @@ pub(super) static COMMANDS: &[Spec] = &[
     row("expireat", Id::Expireat, -3, WRITE, "generic", "Sets when a key expires, in seconds since 1970."),
     row("expiretime", Id::Expiretime, 2, READ, "generic", "Tells when a key expires, in seconds since 1970."),
     row("get", Id::Get, 2, READ, "string", "Returns a key's value."),
+    row("getdel", Id::Getdel, 2, WRITE, "string", "Returns a key's value and deletes the key."),
     row("getex", Id::Getex, -2, WRITE, "string", "Returns a key's value and sets when it expires."),
     row("getrange", Id::Getrange, 4, READ, "string", "Returns a part of a key's value."),
     row("getset", Id::Getset, 3, WRITE, "string", "Sets a key's value and returns the one read just before."),
+    row("hdel", Id::Hdel, -3, WRITE, "hash", "Removes fields of a hash."),
     row("hello", Id::Hello, -1, LOCAL, "connection", "Chooses the version of the protocol."),
+    row("hexists", Id::Hexists, 3, READ, "hash", "Tells whether a hash has a field."),
+    row("hget", Id::Hget, 3, READ, "hash", "Returns the value of a field."),
+    row("hgetall", Id::Hgetall, 2, READ_SLOW, "hash", "Returns all fields of a hash and their values."),
+    row("hincrby", Id::Hincrby, 4, WRITE, "hash", "Adds to a field as to a counter."),
+    row("hincrbyfloat", Id::Hincrbyfloat, 4, OWNED, "hash", "Adds to a field that is a floating point number, at the owner."),
+    row("hkeys", Id::Hkeys, 2, READ_SLOW, "hash", "Returns all fields of a hash."),
+    row("hlen", Id::Hlen, 2, READ, "hash", "Counts the fields of a hash."),
+    row("hmget", Id::Hmget, -3, READ, "hash", "Returns the values of fields."),
+    row("hmset", Id::Hmset, -4, WRITE, "hash", "Sets fields of a hash."),
+    row("hrandfield", Id::Hrandfield, -2, READ_SLOW, "hash", "Returns some fields of a hash."),
+    row("hscan", Id::Hscan, -3, READ_SLOW, "hash", "Returns fields of a hash and their values."),
+    row("hset", Id::Hset, -4, WRITE, "hash", "Sets fields of a hash."),
+    row("hsetnx", Id::Hsetnx, 4, OWNED, "hash", "Sets a field that is not there, at the owner."),
+    row("hstrlen", Id::Hstrlen, 3, READ, "hash", "Returns the length of a field's value."),
+    row("hvals", Id::Hvals, 2, READ_SLOW, "hash", "Returns all values of a hash."),
+    row("incr", Id::Incr, 2, WRITE, "string", "Adds one to a counter."),
+    row("incrby", Id::Incrby, 3, WRITE, "string", "Adds a number to a counter."),
+    row("incrbyfloat", Id::Incrbyfloat, 3, OWNED, "string", "Adds to a floating point number, at the owner."),
     row("info", Id::Info, -1, LOCAL, "server", "Tells about this node."),
     row("keys", Id::Keys, 2, WHOLE, "generic", "Returns all keys that match a pattern."),
     row("mget", Id::Mget, -2, READ_MANY, "string", "Returns the values of keys."),
@@ -200,11 +280,26 @@ pub(super) static COMMANDS: &[Spec] = &[
     row("readonly", Id::Readonly, 1, LOCAL, "cluster", "Does nothing: every node serves every key."),
     row("readwrite", Id::Readwrite, 1, LOCAL, "cluster", "Does nothing: every node serves every key."),
     row("reset", Id::Reset, 1, LOCAL, "connection", "Puts the connection back to how it began."),
+    row("sadd", Id::Sadd, -3, WRITE, "set", "Puts members into a set."),
     row("scan", Id::Scan, -2, WHOLE, "generic", "Returns keys of the cluster, part by part."),
+    row("scard", Id::Scard, 2, READ, "set", "Counts the members of a set."),
+    row("sdiff", Id::Sdiff, -2, READ_SETS, "set", "Returns the members of the first set that no other set has."),
     row("select", Id::Select, 2, LOCAL, "connection", "Chooses database 0, the only one."),
     row("set", Id::Set, -3, WRITE, "string", "Sets a key's value."),
     row("setex", Id::Setex, 4, WRITE, "string", "Sets a key's value and its time to live in seconds."),
+    row("setnx", Id::Setnx, 3, OWNED, "string", "Sets a key that is not there, at the owner."),
+    row("setrange", Id::Setrange, 4, OWNED, "string", "Overwrites a part of a string, at the owner."),
+    row("sinter", Id::Sinter, -2, READ_SETS, "set", "Returns the members that all sets have."),
+    row("sintercard", Id::Sintercard, -3, COUNTED, "set", "Counts the members that all sets have."),
+    row("sismember", Id::Sismember, 3, READ, "set", "Tells whether a set has a member."),
+    row("smembers", Id::Smembers, 2, READ_SLOW, "set", "Returns the members of a set."),
+    row("smismember", Id::Smismember, -3, READ, "set", "Tells which members a set has."),
+    row("srandmember", Id::Srandmember, -2, READ_SLOW, "set", "Returns some members of a set."),
+    row("srem", Id::Srem, -3, WRITE, "set", "Takes members out of a set."),
+    row("sscan", Id::Sscan, -3, READ_SLOW, "set", "Returns members of a set."),
     row("strlen", Id::Strlen, 2, READ, "string", "Returns the length of a key's value."),
+    row("substr", Id::Substr, 4, READ, "string", "Is the older name of GETRANGE."),
+    row("sunion", Id::Sunion, -2, READ_SETS, "set", "Returns the members that any set has."),
     row("time", Id::Time, 1, LOCAL, "server", "Returns this node's clock."),
     row("touch", Id::Touch, -2, READ_MANY, "generic", "Counts those of the keys that exist."),
     row("ttl", Id::Ttl, 2, READ, "generic", "Returns a key's time to live in seconds."),

@@ -4,7 +4,9 @@ use super::command_table::{Id, Spec};
 use super::error::CommandError;
 use super::reply::Reply;
 use super::server::Server;
-use super::{keys, scan, set, strings, ttl};
+use super::sets::Combination;
+use super::store::{Consistency, Store};
+use super::{hashes, keys, numbers, scan, set, sets, strings, ttl};
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
 
@@ -12,27 +14,110 @@ use bytes::Bytes;
 pub(super) const OPERATIONS_MAX: usize = 256;
 
 /// Carries out a command whose number of arguments has been checked.
-pub(super) async fn execute<K: KeyValue>(server: &Server<K>, spec: &'static Spec, arguments: Vec<Bytes>) -> Reply {
-    carry_out(&server.store, spec, &arguments).await.unwrap_or_else(Reply::from)
+pub(super) async fn execute<K: KeyValue>(
+    server: &Server<K>,
+    consistency: Consistency,
+    spec: &'static Spec,
+    arguments: Vec<Bytes>,
+) -> Reply {
+    let store = Store { inner: &server.store, consistency };
+    carry_out(&store, spec, &arguments).await.unwrap_or_else(Reply::from)
 }
 
 async fn carry_out<K: KeyValue>(
-    store: &K,
+    store: &Store<'_, K>,
+    spec: &'static Spec,
+    arguments: &[Bytes],
+) -> Result<Reply, CommandError> {
+    match spec.group {
+        "string" => string(store, spec, arguments).await,
+        "set" => of_set(store, spec.id, arguments).await,
+        "hash" => of_hash(store, spec, arguments).await,
+        _ => of_key(store, spec, arguments).await,
+    }
+}
+
+async fn string<K: KeyValue>(
+    store: &Store<'_, K>,
+    spec: &'static Spec,
+    arguments: &[Bytes],
+) -> Result<Reply, CommandError> {
+    let key = &arguments[1];
+    match spec.id {
+        Id::Get => strings::get(store, key).await,
+        Id::Set => set::set(store, arguments).await,
+        Id::Mget => strings::mget(store, &arguments[1..]).await,
+        Id::Mset => strings::mset(store, &arguments[1..]).await,
+        Id::Getrange | Id::Substr => strings::getrange(store, arguments).await,
+        Id::Strlen => strings::strlen(store, key).await,
+        Id::Append => strings::append(store, arguments).await,
+        Id::Setrange => strings::setrange(store, arguments).await,
+        Id::Getset => set::getset(store, arguments).await,
+        Id::Getdel => set::getdel(store, key).await,
+        Id::Setnx => set::setnx(store, arguments).await,
+        Id::Setex => set::setex(store, spec.name, arguments, 1000).await,
+        Id::Psetex => set::setex(store, spec.name, arguments, 1).await,
+        Id::Getex => ttl::getex(store, arguments).await,
+        Id::Incr => numbers::step(store, key, 1).await,
+        Id::Decr => numbers::step(store, key, -1).await,
+        Id::Incrby => numbers::incrby(store, arguments).await,
+        Id::Decrby => numbers::decrby(store, arguments).await,
+        Id::Incrbyfloat => numbers::incrbyfloat(store, arguments).await,
+        _ => Err(CommandError::not_served(arguments)),
+    }
+}
+
+async fn of_set<K: KeyValue>(store: &Store<'_, K>, id: Id, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    match id {
+        Id::Sadd => sets::sadd(store, arguments).await,
+        Id::Srem => sets::srem(store, arguments).await,
+        Id::Smembers => sets::smembers(store, &arguments[1]).await,
+        Id::Scard => sets::scard(store, &arguments[1]).await,
+        Id::Sismember => sets::sismember(store, arguments).await,
+        Id::Smismember => sets::smismember(store, arguments).await,
+        Id::Srandmember => sets::srandmember(store, arguments).await,
+        Id::Sscan => sets::sscan(store, arguments).await,
+        Id::Sinter => sets::combined(store, &arguments[1..], Combination::Intersection).await,
+        Id::Sunion => sets::combined(store, &arguments[1..], Combination::Union).await,
+        Id::Sdiff => sets::combined(store, &arguments[1..], Combination::Difference).await,
+        Id::Sintercard => sets::sintercard(store, arguments).await,
+        _ => Err(CommandError::not_served(arguments)),
+    }
+}
+
+async fn of_hash<K: KeyValue>(
+    store: &Store<'_, K>,
+    spec: &'static Spec,
+    arguments: &[Bytes],
+) -> Result<Reply, CommandError> {
+    match spec.id {
+        Id::Hset => hashes::hset(store, spec.name, arguments).await.map(Reply::Integer),
+        Id::Hmset => hashes::hset(store, spec.name, arguments).await.map(|_| Reply::OK),
+        Id::Hsetnx => hashes::hsetnx(store, arguments).await,
+        Id::Hdel => hashes::hdel(store, arguments).await,
+        Id::Hget => hashes::hget(store, arguments).await,
+        Id::Hstrlen => hashes::hstrlen(store, arguments).await,
+        Id::Hexists => hashes::hexists(store, arguments).await,
+        Id::Hmget => hashes::hmget(store, arguments).await,
+        Id::Hgetall => hashes::hgetall(store, &arguments[1]).await,
+        Id::Hkeys => hashes::hkeys(store, &arguments[1]).await,
+        Id::Hvals => hashes::hvals(store, &arguments[1]).await,
+        Id::Hlen => hashes::hlen(store, &arguments[1]).await,
+        Id::Hscan => hashes::hscan(store, arguments).await,
+        Id::Hrandfield => hashes::hrandfield(store, arguments).await,
+        Id::Hincrby => numbers::hincrby(store, arguments).await,
+        Id::Hincrbyfloat => numbers::hincrbyfloat(store, arguments).await,
+        _ => Err(CommandError::not_served(arguments)),
+    }
+}
+
+async fn of_key<K: KeyValue>(
+    store: &Store<'_, K>,
     spec: &'static Spec,
     arguments: &[Bytes],
 ) -> Result<Reply, CommandError> {
     let name = spec.name;
     match spec.id {
-        Id::Get => strings::get(store, &arguments[1]).await,
-        Id::Set => set::set(store, arguments).await,
-        Id::Mget => strings::mget(store, &arguments[1..]).await,
-        Id::Mset => strings::mset(store, &arguments[1..]).await,
-        Id::Getrange => strings::getrange(store, arguments).await,
-        Id::Strlen => strings::strlen(store, &arguments[1]).await,
-        Id::Getset => set::getset(store, arguments).await,
-        Id::Setex => set::setex(store, name, arguments, 1000).await,
-        Id::Psetex => set::setex(store, name, arguments, 1).await,
-        Id::Getex => ttl::getex(store, arguments).await,
         Id::Del | Id::Unlink => keys::delete(store, &arguments[1..]).await,
         Id::Exists | Id::Touch => keys::exists(store, &arguments[1..]).await,
         Id::Type => keys::kind(store, &arguments[1]).await,
@@ -46,9 +131,9 @@ async fn carry_out<K: KeyValue>(
         Id::Expiretime => ttl::expiry(store, &arguments[1], ttl::Unit::Seconds).await,
         Id::Pexpiretime => ttl::expiry(store, &arguments[1], ttl::Unit::Milliseconds).await,
         Id::Persist => ttl::persist(store, &arguments[1]).await,
-        Id::Scan => scan::scan(store, arguments).await,
-        Id::Keys => scan::keys(store, &arguments[1]).await,
-        Id::Randomkey => scan::random_key(store).await,
+        Id::Scan => scan::scan(store.inner, arguments).await,
+        Id::Keys => scan::keys(store.inner, &arguments[1]).await,
+        Id::Randomkey => scan::random_key(store.inner).await,
         _ => Err(CommandError::not_served(arguments)),
     }
 }

@@ -4,6 +4,7 @@ use super::reply::Reply;
 use super::unsupported;
 use crate::coordinator::RequestError;
 use bytes::Bytes;
+use dynamo::object::Refusal;
 
 /// A failed command. The text is the whole error reply, its prefix included.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +36,18 @@ pub(super) enum CommandError {
         /// Why.
         reason: &'static str,
     },
+    /// The command is for another kind of value than the key holds.
+    #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
+    WrongType,
+    /// A change that cannot be made to what the key holds.
+    #[error("{}", refusal_text(.0))]
+    Refused(Refusal),
+    /// An option of EXPIRE that does not exist.
+    #[error("ERR Unsupported option {0}")]
+    ExpireOption(String),
+    /// Others wrote the key each time between reading and writing. Nothing was written.
+    #[error("TRYAGAIN others write the key at the same time; nothing was written")]
+    Contended,
     /// Options that do not exist or do not go together.
     #[error("ERR syntax error")]
     Syntax,
@@ -85,12 +98,6 @@ impl CommandError {
         Self::Unknown { name, arguments: quoted }
     }
 
-    /// An option that tests before it writes.
-    pub(super) fn conditional(command: &'static str, option: &[u8]) -> Self {
-        let option = String::from_utf8_lossy(option).to_ascii_lowercase();
-        Self::Unsupported { what: format!("{command} {option}"), reason: unsupported::NEEDS_LEADER }
-    }
-
     /// Wrong number of arguments of `COMMAND SUBCOMMAND`.
     pub(super) fn subcommand_arity(command: &str, subcommand: &[u8]) -> Self {
         Self::Arity(format!("{command}|{}", String::from_utf8_lossy(subcommand).to_ascii_lowercase()))
@@ -107,6 +114,18 @@ impl From<CommandError> for Reply {
 pub(super) fn shown(argument: Option<&Bytes>) -> String {
     let argument = argument.map_or(&[][..], |argument| &argument[..argument.len().min(128)]);
     String::from_utf8_lossy(argument).into_owned()
+}
+
+fn refusal_text(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::WrongKind => CommandError::WrongType.to_string(),
+        Refusal::NotInteger => CommandError::NotInteger.to_string(),
+        Refusal::FieldNotInteger => String::from("ERR hash value is not an integer"),
+        Refusal::Overflow => String::from("ERR increment or decrement would overflow"),
+        Refusal::TooLarge { bytes, bytes_max } => {
+            format!("ERR value too large ({bytes} bytes, limit {bytes_max})")
+        }
+    }
 }
 
 /// The prefix tells stock clients what to do: LOADING, CLUSTERDOWN and TRYAGAIN are tried again after a pause by those

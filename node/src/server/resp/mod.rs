@@ -14,10 +14,12 @@ mod connection;
 mod dispatch;
 mod error;
 mod glob;
+mod hashes;
 mod in_flight;
 mod info;
 mod inline;
 mod keys;
+mod numbers;
 mod output;
 mod parse;
 mod pipeline;
@@ -25,10 +27,11 @@ mod reply;
 mod scan;
 mod server;
 mod set;
+mod sets;
+mod store;
 mod strings;
 mod ttl;
 mod unsupported;
-mod value;
 
 pub use server::serve;
 

@@ -13,6 +13,7 @@ use super::output::Output;
 use super::parse::{Request, RequestParser};
 use super::reply::{Protocol, Reply};
 use super::server::Server;
+use super::store::Consistency;
 use crate::coordinator::KeyValue;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -64,7 +65,7 @@ where
     };
     let mut running = FuturesUnordered::new();
     let start = |number: u64, spec: &'static Spec, arguments: Vec<Bytes>| async move {
-        (number, dispatch::execute(server, spec, arguments).await)
+        (number, dispatch::execute(server, Consistency::default(), spec, arguments).await)
     };
     std::future::poll_fn(|cx| connection.poll(cx, &mut running, &start)).await?;
     // The client may be gone already, which is no error of ours.

@@ -35,6 +35,8 @@ pub(super) enum Reply {
     Array(Vec<Self>),
     /// Pairs; in RESP2 a flat array.
     Map(Vec<(Self, Self)>),
+    /// Pairs in an order, perhaps with repetition; in RESP2 a flat array, in RESP3 an array of arrays.
+    Pairs(Vec<(Self, Self)>),
     /// Several replies in no order; in RESP2 an array.
     Set(Vec<Self>),
     /// Text for people; in RESP2 a plain bulk string.
@@ -63,7 +65,9 @@ impl Reply {
             Self::Bulk(bytes) | Self::Encoded(bytes) => bytes.len(),
             Self::Text(text) | Self::Verbatim(text) | Self::Error(text) => text.len(),
             Self::Array(items) | Self::Set(items) => items.iter().map(Self::bytes).sum::<usize>() + 16,
-            Self::Map(pairs) => pairs.iter().map(|(key, value)| key.bytes() + value.bytes()).sum::<usize>() + 16,
+            Self::Map(pairs) | Self::Pairs(pairs) => {
+                pairs.iter().map(|(key, value)| key.bytes() + value.bytes()).sum::<usize>() + 16
+            }
             Self::Status(_) | Self::Integer(_) | Self::Word(_) | Self::Null => 16,
         }
     }
@@ -85,6 +89,16 @@ impl Reply {
                 let factor = if resp3 { 1 } else { 2 };
                 header(output, if resp3 { b'%' } else { b'*' }, signed(pairs.len() * factor));
                 for (key, value) in pairs {
+                    key.encode(protocol, output);
+                    value.encode(protocol, output);
+                }
+            }
+            Self::Pairs(pairs) => {
+                header(output, b'*', signed(pairs.len() * if resp3 { 1 } else { 2 }));
+                for (key, value) in pairs {
+                    if resp3 {
+                        header(output, b'*', 2);
+                    }
                     key.encode(protocol, output);
                     value.encode(protocol, output);
                 }

@@ -9,7 +9,7 @@ use super::error::CommandError;
 use super::glob;
 use super::parse::integer;
 use super::reply::Reply;
-use super::value::current;
+use super::store::kind_name;
 use crate::coordinator::{KeyValue, RequestError};
 use bytes::{BufMut, Bytes, BytesMut};
 use dynamo::object::Object;
@@ -37,7 +37,7 @@ pub(super) async fn scan<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<
     let options = ScanOptions::parse(&arguments[2..])?;
     let view = store.ring().ok_or(RequestError::NoRing)?;
     let page = walk(store, &view, cursor, options.count, PARTITIONS_MAX).await?;
-    let found = if options.strings { page.live_keys(store.now_ms(), options.pattern) } else { Vec::new() };
+    let found = page.live_keys(store.now_ms(), options.pattern, options.kind);
     Ok(Reply::Array(vec![Reply::Text(page.next.unwrap_or(0).to_string()), Reply::Array(found)]))
 }
 
@@ -48,7 +48,7 @@ pub(super) async fn keys<K: KeyValue>(store: &K, pattern: &Bytes) -> Result<Repl
     let (mut found, mut bytes, mut block) = (Vec::new(), 0, Some(0));
     while let Some(from) = block {
         let page = walk(store, &view, from, COUNT_MAX, PARTITIONS_MAX).await?;
-        let keys = page.live_keys(store.now_ms(), Some(pattern));
+        let keys = page.live_keys(store.now_ms(), Some(pattern), None);
         bytes += keys.iter().map(Reply::bytes).sum::<usize>();
         if bytes > bytes_max {
             return Err(CommandError::ReplyTooLarge { bytes_max });
@@ -68,7 +68,7 @@ pub(super) async fn random_key<K: KeyValue>(store: &K) -> Result<Reply, CommandE
         let mut block = Some(first);
         while let Some(from) = block {
             let page = walk(store, &view, from, 1, PARTITIONS_MAX).await?;
-            if let Some(key) = page.live_keys(store.now_ms(), None).into_iter().next() {
+            if let Some(key) = page.live_keys(store.now_ms(), None, None).into_iter().next() {
                 return Ok(key);
             }
             block = page.next;
@@ -80,18 +80,18 @@ pub(super) async fn random_key<K: KeyValue>(store: &K) -> Result<Reply, CommandE
 struct ScanOptions<'a> {
     pattern: Option<&'a Bytes>,
     count: usize,
-    /// Whether keys of type string are wanted; there are no others.
-    strings: bool,
+    /// Of which type, as TYPE tells it.
+    kind: Option<&'a Bytes>,
 }
 
 impl<'a> ScanOptions<'a> {
     fn parse(arguments: &'a [Bytes]) -> Result<Self, CommandError> {
-        let mut options = Self { pattern: None, count: COUNT_DEFAULT, strings: true };
+        let mut options = Self { pattern: None, count: COUNT_DEFAULT, kind: None };
         for pair in arguments.chunks(2) {
             let [option, value] = pair else { return Err(CommandError::Syntax) };
             match option.to_ascii_lowercase().as_slice() {
                 b"match" => options.pattern = Some(value),
-                b"type" => options.strings = value.eq_ignore_ascii_case(b"string"),
+                b"type" => options.kind = Some(value),
                 b"count" => {
                     let count = integer(value).ok_or(CommandError::NotInteger)?;
                     let count =
@@ -113,9 +113,15 @@ struct Page {
 }
 
 impl Page {
-    fn live_keys(&self, now_ms: u64, pattern: Option<&Bytes>) -> Vec<Reply> {
+    fn live_keys(&self, now_ms: u64, pattern: Option<&Bytes>, kind: Option<&Bytes>) -> Vec<Reply> {
         let matching = |key: &Bytes| pattern.is_none_or(|pattern| glob::matches(pattern, key));
-        let live = self.items.iter().filter(|(key, object)| matching(key) && current(object, now_ms).is_some());
+        let of_kind = |object: &Object| {
+            let visible = object.visible(now_ms);
+            visible.is_some_and(|visible| {
+                kind.is_none_or(|kind| kind.eq_ignore_ascii_case(kind_name(visible.kind).as_bytes()))
+            })
+        };
+        let live = self.items.iter().filter(|(key, object)| matching(key) && of_kind(object));
         live.map(|(key, _)| Reply::Bulk(key.clone())).collect()
     }
 }

@@ -1,65 +1,80 @@
-//! SET and its older forms.
+//! SET and its older forms, GETDEL.
 
 use super::error::CommandError;
 use super::parse::integer;
 use super::reply::Reply;
-use super::value::read;
-use crate::coordinator::{Causality, KeyValue, RequestError, Write, WriteOptions, Written};
+use super::store::Store;
+use crate::coordinator::KeyValue;
 use bytes::Bytes;
-use dynamo::object::Payload;
+use dynamo::object::{Change, Condition, Expiry, Outcome};
 
-/// Writes a value over whatever the coordinating replica has.
-pub(super) async fn overwrite<K: KeyValue>(
-    store: &K,
-    key: Bytes,
-    value: Bytes,
-    expires_at_ms: Option<u64>,
-) -> Result<Written, RequestError> {
-    let write = Write { payload: Payload::Bytes(value), expires_at_ms, causality: Causality::Overwrite };
-    store.put(key, write, WriteOptions::default()).await
-}
-
-/// `SET key value [GET] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]`
-pub(super) async fn set<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+/// `SET key value [NX | XX | IFEQ value | IFNE value] [GET] [EX seconds | PX milliseconds | EXAT seconds |
+/// PXAT milliseconds | KEEPTTL]`
+pub(super) async fn set<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
     let options = SetOptions::parse(&arguments[3..])?;
-    let expires_at_ms = match options.expiry {
-        Some(Expiry::Given { number, unit_ms, absolute }) => {
-            Some(expires_at("set", number, unit_ms, absolute, store.now_ms())?)
+    let expiry = match options.expiry {
+        Some(Given::Time { number, unit_ms, absolute }) => {
+            Expiry::At(Some(expires_at("set", number, unit_ms, absolute, store.now_ms())?))
         }
-        Some(Expiry::Keep) | None => None,
+        Some(Given::Keep) => Expiry::Keep,
+        None => Expiry::At(None),
     };
-    let (key, value) = (arguments[1].clone(), arguments[2].clone());
-    if !options.get && options.expiry != Some(Expiry::Keep) {
-        overwrite(store, key, value, expires_at_ms).await?;
+    let (key, value) = (&arguments[1], arguments[2].clone());
+    if let (Expiry::At(expires_at_ms), Condition::Always, false) = (expiry, &options.only, options.get) {
+        store.overwrite(key.clone(), value, expires_at_ms).await?;
         return Ok(Reply::OK);
     }
-    let before = read(store, key.clone()).await?;
-    let kept = before.as_ref().and_then(|before| before.expires_at_ms);
-    let expires_at_ms = if options.expiry == Some(Expiry::Keep) { kept } else { expires_at_ms };
-    overwrite(store, key, value, expires_at_ms).await?;
-    if !options.get {
-        return Ok(Reply::OK);
-    }
-    Ok(before.map_or(Reply::Null, |before| Reply::Bulk(before.bytes)))
+    let change = Change::Replace { bytes: Some(value), expiry, only: options.only, read: options.get };
+    Ok(match store.change(key, change).await? {
+        Outcome::Replaced { before, .. } if options.get => before.map_or(Reply::Null, Reply::Bulk),
+        Outcome::Replaced { done: true, .. } => Reply::OK,
+        _ => Reply::Null,
+    })
 }
 
 /// `GETSET key value`
-pub(super) async fn getset<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<Reply, CommandError> {
-    let before = read(store, arguments[1].clone()).await?;
-    overwrite(store, arguments[1].clone(), arguments[2].clone(), None).await?;
-    Ok(before.map_or(Reply::Null, |before| Reply::Bulk(before.bytes)))
+pub(super) async fn getset<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    exchange(store, &arguments[1], Some(arguments[2].clone())).await
+}
+
+/// `GETDEL key`
+pub(super) async fn getdel<K: KeyValue>(store: &Store<'_, K>, key: &Bytes) -> Result<Reply, CommandError> {
+    exchange(store, key, None).await
+}
+
+async fn exchange<K: KeyValue>(
+    store: &Store<'_, K>,
+    key: &Bytes,
+    bytes: Option<Bytes>,
+) -> Result<Reply, CommandError> {
+    let change = Change::Replace { bytes, expiry: Expiry::At(None), only: Condition::Always, read: true };
+    match store.change(key, change).await? {
+        Outcome::Replaced { before: Some(before), .. } => Ok(Reply::Bulk(before)),
+        _ => Ok(Reply::Null),
+    }
+}
+
+/// `SETNX key value`
+pub(super) async fn setnx<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    let change = Change::Replace {
+        bytes: Some(arguments[2].clone()),
+        expiry: Expiry::At(None),
+        only: Condition::Absent,
+        read: false,
+    };
+    Ok(Reply::Integer(store.number(&arguments[1], change).await?))
 }
 
 /// `SETEX key seconds value` and `PSETEX key milliseconds value`
 pub(super) async fn setex<K: KeyValue>(
-    store: &K,
+    store: &Store<'_, K>,
     command: &'static str,
     arguments: &[Bytes],
     unit_ms: i64,
 ) -> Result<Reply, CommandError> {
     let number = integer(&arguments[2]).ok_or(CommandError::NotInteger)?;
     let expires_at_ms = expires_at(command, number, unit_ms, false, store.now_ms())?;
-    overwrite(store, arguments[1].clone(), arguments[3].clone(), Some(expires_at_ms)).await?;
+    store.overwrite(arguments[1].clone(), arguments[3].clone(), Some(expires_at_ms)).await?;
     Ok(Reply::OK)
 }
 
@@ -81,8 +96,8 @@ pub(super) fn expires_at(
 
 /// How long a value shall live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expiry {
-    Given {
+enum Given {
+    Time {
         number: i64,
         unit_ms: i64,
         absolute: bool,
@@ -91,28 +106,43 @@ enum Expiry {
     Keep,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug)]
 struct SetOptions {
-    expiry: Option<Expiry>,
+    expiry: Option<Given>,
+    only: Condition,
     get: bool,
 }
 
 impl SetOptions {
     fn parse(arguments: &[Bytes]) -> Result<Self, CommandError> {
-        let mut options = Self::default();
+        let mut options = Self { expiry: None, only: Condition::Always, get: false };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
+            let unconditional = options.only == Condition::Always;
             let (unit_ms, absolute) = match argument.to_ascii_lowercase().as_slice() {
                 b"get" => {
                     options.get = true;
                     continue;
                 }
                 b"keepttl" if options.expiry.is_none() => {
-                    options.expiry = Some(Expiry::Keep);
+                    options.expiry = Some(Given::Keep);
                     continue;
                 }
-                b"nx" | b"xx" | b"ifeq" | b"ifne" | b"ifdeq" | b"ifdne" => {
-                    return Err(CommandError::conditional("set", argument));
+                b"nx" if unconditional || options.only == Condition::Absent => {
+                    options.only = Condition::Absent;
+                    continue;
+                }
+                b"xx" if unconditional || options.only == Condition::Present => {
+                    options.only = Condition::Present;
+                    continue;
+                }
+                b"ifeq" if unconditional => {
+                    options.only = Condition::Equal(arguments.next().ok_or(CommandError::Syntax)?.clone());
+                    continue;
+                }
+                b"ifne" if unconditional => {
+                    options.only = Condition::Different(arguments.next().ok_or(CommandError::Syntax)?.clone());
+                    continue;
                 }
                 b"ex" => (1000, false),
                 b"px" => (1, false),
@@ -122,7 +152,7 @@ impl SetOptions {
             };
             let number = arguments.next().filter(|_| options.expiry.is_none()).ok_or(CommandError::Syntax)?;
             let number = integer(number).ok_or(CommandError::NotInteger)?;
-            options.expiry = Some(Expiry::Given { number, unit_ms, absolute });
+            options.expiry = Some(Given::Time { number, unit_ms, absolute });
         }
         Ok(options)
     }

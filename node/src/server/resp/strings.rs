@@ -1,42 +1,43 @@
-//! GET, MGET, MSET, GETRANGE, STRLEN.
+//! GET, MGET, MSET, GETRANGE, STRLEN, APPEND, SETRANGE.
 
 use super::dispatch::OPERATIONS_MAX;
 use super::error::CommandError;
 use super::parse::integer;
 use super::reply::Reply;
-use super::set::overwrite;
-use super::value::read;
+use super::store::Store;
 use crate::coordinator::{KeyValue, RequestError};
 use bytes::Bytes;
+use dynamo::object::Change;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::collections::HashMap;
 
 /// `GET key`
-pub(super) async fn get<K: KeyValue>(store: &K, key: &Bytes) -> Result<Reply, CommandError> {
-    Ok(read(store, key.clone()).await?.map_or(Reply::Null, |current| Reply::Bulk(current.bytes)))
+pub(super) async fn get<K: KeyValue>(store: &Store<'_, K>, key: &Bytes) -> Result<Reply, CommandError> {
+    Ok(store.string(key).await?.map_or(Reply::Null, Reply::Bulk))
 }
 
-/// `MGET key [key …]`: each read for itself; one that cannot be read fails the command.
-pub(super) async fn mget<K: KeyValue>(store: &K, keys: &[Bytes]) -> Result<Reply, CommandError> {
+/// `MGET key [key …]`: each read for itself; one that cannot be read fails the command. What is no string is nothing.
+pub(super) async fn mget<K: KeyValue>(store: &Store<'_, K>, keys: &[Bytes]) -> Result<Reply, CommandError> {
     let bytes_max = store.limits().connection_reply_bytes_max;
-    let mut values = stream::iter(keys.to_vec()).map(|key| read(store, key)).buffered(OPERATIONS_MAX);
+    let read = async |key: Bytes| Ok::<_, RequestError>(store.read(&key).await?.string().unwrap_or_default());
+    let mut values = stream::iter(keys.to_vec()).map(read).buffered(OPERATIONS_MAX);
     let (mut replies, mut bytes) = (Vec::with_capacity(keys.len()), 0);
     while let Some(value) = values.try_next().await? {
-        bytes += value.as_ref().map_or(0, |current| current.bytes.len());
+        bytes += value.as_ref().map_or(0, Bytes::len);
         if bytes > bytes_max {
             return Err(CommandError::ReplyTooLarge { bytes_max });
         }
-        replies.push(value.map_or(Reply::Null, |current| Reply::Bulk(current.bytes)));
+        replies.push(value.map_or(Reply::Null, Reply::Bulk));
     }
     Ok(Reply::Array(replies))
 }
 
 /// `MSET key value [key value …]`: each written for itself. When one fails, others may have been written.
-pub(super) async fn mset<K: KeyValue>(store: &K, pairs: &[Bytes]) -> Result<Reply, CommandError> {
+pub(super) async fn mset<K: KeyValue>(store: &Store<'_, K>, pairs: &[Bytes]) -> Result<Reply, CommandError> {
     // The last value of a key that is named twice wins, whichever write would end first.
     let pairs: HashMap<Bytes, Bytes> =
         pairs.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
-    let writes = stream::iter(pairs).map(|(key, value)| overwrite(store, key, value, None));
+    let writes = stream::iter(pairs).map(|(key, value)| store.overwrite(key, value, None));
     let results: Vec<Result<_, RequestError>> = writes.buffer_unordered(OPERATIONS_MAX).collect().await;
     for result in results {
         result?;
@@ -45,16 +46,39 @@ pub(super) async fn mset<K: KeyValue>(store: &K, pairs: &[Bytes]) -> Result<Repl
 }
 
 /// `GETRANGE key start end`, where negative positions count from the end.
-pub(super) async fn getrange<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+pub(super) async fn getrange<K: KeyValue>(
+    store: &Store<'_, K>,
+    arguments: &[Bytes],
+) -> Result<Reply, CommandError> {
     let start = integer(&arguments[2]).ok_or(CommandError::NotInteger)?;
     let end = integer(&arguments[3]).ok_or(CommandError::NotInteger)?;
-    let value = read(store, arguments[1].clone()).await?.map(|current| current.bytes).unwrap_or_default();
+    let value = store.string(&arguments[1]).await?.unwrap_or_default();
     Ok(Reply::Bulk(part(&value, start, end)))
 }
 
 /// `STRLEN key`
-pub(super) async fn strlen<K: KeyValue>(store: &K, key: &Bytes) -> Result<Reply, CommandError> {
-    Ok(Reply::count(read(store, key.clone()).await?.map_or(0, |current| current.bytes.len())))
+pub(super) async fn strlen<K: KeyValue>(store: &Store<'_, K>, key: &Bytes) -> Result<Reply, CommandError> {
+    Ok(Reply::count(store.string(key).await?.map_or(0, |value| value.len())))
+}
+
+/// `APPEND key value`
+pub(super) async fn append<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    Ok(Reply::Integer(store.number(&arguments[1], Change::Append(arguments[2].clone())).await?))
+}
+
+/// `SETRANGE key offset value`
+pub(super) async fn setrange<K: KeyValue>(
+    store: &Store<'_, K>,
+    arguments: &[Bytes],
+) -> Result<Reply, CommandError> {
+    let offset = integer(&arguments[2]).ok_or(CommandError::NotInteger)?;
+    let offset = u64::try_from(offset).map_err(|_| CommandError::Fixed("ERR offset is out of range"))?;
+    let bytes = arguments[3].clone();
+    let end = usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(bytes.len());
+    if !bytes.is_empty() && end > store.limits().value_bytes_max {
+        return Err(CommandError::Fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)"));
+    }
+    Ok(Reply::Integer(store.number(&arguments[1], Change::SetRange { offset, bytes }).await?))
 }
 
 fn part(value: &Bytes, start: i64, end: i64) -> Bytes {
