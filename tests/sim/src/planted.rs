@@ -39,6 +39,7 @@ pub const BUGS: &[Bug] = &[
     bug("new-list-served-early", STAYS),
     bug("old-list-dropped-early", STAYS),
     bug("leftovers-ignore-second-list", STAYS),
+    bug("leftovers-dropped-unhanded", STAYS),
     bug("hint-dropped-on-ring-change", STAYS),
     bug("hint-dropped-unacknowledged", STAYS),
     bug("merge-drops-sibling", SIBLINGS),
