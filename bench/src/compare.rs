@@ -41,7 +41,7 @@ pub struct Arguments {
     /// Draw the figures into this file.
     #[arg(long)]
     svg: Option<PathBuf>,
-    /// Process ids of Annulus' nodes are written here once they run, for a profiler.
+    /// Process ids of Annulus' nodes are written here once they are filled, for a profiler.
     #[arg(long)]
     pids: Option<PathBuf>,
     /// Fail if any operation did. How fast it was is never a failure.
@@ -91,6 +91,12 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         for system in &systems {
             load::fill(system, &keys).await.with_context(|| format!("filling {}", system.name))?;
         }
+        if let (Some(path), Some(system)) =
+            (&arguments.pids, systems.iter().find(|system| system.name == "Annulus"))
+        {
+            let pids: Vec<String> = system.pids().iter().map(u32::to_string).collect();
+            std::fs::write(path, pids.join(","))?;
+        }
         let redis = systems.iter().position(|system| system.name == systems::REDIS);
         if let Some(at) = redis {
             systems.insert(at + 1, systems[at].waiting(Wait::Along, systems::REDIS_ALONG));
@@ -132,14 +138,7 @@ fn start(
     let mut started = Vec::new();
     for system in &arguments.systems {
         started.push(match system.as_str() {
-            "annulus" => {
-                let system = annulus.start(keys)?;
-                if let Some(path) = &arguments.pids {
-                    let pids: Vec<String> = system.pids().iter().map(u32::to_string).collect();
-                    std::fs::write(path, pids.join(","))?;
-                }
-                system
-            }
+            "annulus" => annulus.start(keys)?,
             "redis" => systems::redis_cluster(place, keys)?,
             "etcd" => systems::etcd(place)?,
             other => anyhow::bail!("there is no system {other}"),

@@ -23,6 +23,8 @@ pub struct Limits {
     pub command_arguments_max: usize,
     /// Most bytes of writes waiting for the committer.
     pub commit_queue_bytes_max: usize,
+    /// Memory for objects read or written of late, in bytes.
+    pub object_cache_bytes_max: usize,
     /// Most bytes queued for one peer.
     pub peer_queue_bytes_max: usize,
     /// Most requests queued for or unanswered by one peer.
@@ -54,6 +56,7 @@ impl Default for Limits {
             connection_reply_bytes_max: 32 << 20,
             command_arguments_max: 1 << 20,
             commit_queue_bytes_max: 64 << 20,
+            object_cache_bytes_max: 128 << 20,
             peer_queue_bytes_max: 64 << 20,
             peer_requests_max: 64 << 10,
             hint_bytes_max: 1 << 30,

@@ -94,7 +94,13 @@ pub enum NodeError {
 /// Overlays of both keyspaces and the committer callback's part of clearing them.
 #[must_use]
 pub fn overlays() -> Overlays {
-    Overlays { data: Overlay::new(Space::Data), hints: Overlay::new(Space::Hints) }
+    overlays_with_cache(Limits::default().object_cache_bytes_max)
+}
+
+/// [`overlays`] with a cache of recent objects of this many bytes.
+#[must_use]
+pub fn overlays_with_cache(object_cache_bytes_max: usize) -> Overlays {
+    Overlays { data: Overlay::new(Space::Data, object_cache_bytes_max), hints: Overlay::new(Space::Hints, 0) }
 }
 
 /// Runs a node until `shutdown`, then finishes what clients have asked for, hands everything queued to the disk and

@@ -58,6 +58,9 @@ pub struct Arguments {
     /// Memory for cached blocks of data, in bytes.
     #[arg(long, env = "ANNULUS_CACHE_BYTES", default_value_t = 64 << 20)]
     cache_bytes: u64,
+    /// Memory for objects read or written of late, in bytes.
+    #[arg(long, env = "ANNULUS_OBJECT_CACHE_BYTES", default_value_t = Limits::default().object_cache_bytes_max)]
+    object_cache_bytes: usize,
     /// End when standard input does: so a node does not outlive the supervisor that holds the other end.
     #[arg(long, hide = true)]
     end_with_stdin: bool,
@@ -73,7 +76,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let options = FjallOptions { cache_bytes: arguments.cache_bytes, ..FjallOptions::default() };
     let engine: Arc<dyn Engine> =
         Arc::new(FjallEngine::open(&directory.data(), &options).context("opening the storage engine")?);
-    let overlays = node::overlays();
+    let overlays = node::overlays_with_cache(limits.object_cache_bytes_max);
     let committer = {
         let overlays = overlays.clone();
         Committer::start(engine.clone(), &limits, move |changes, stored| {
@@ -121,6 +124,7 @@ fn limits(arguments: &Arguments) -> Limits {
         hint_bytes_max: arguments.hint_bytes_max,
         connections_max: arguments.connections_max,
         disk_reserve_bytes: arguments.disk_reserve_bytes,
+        object_cache_bytes_max: arguments.object_cache_bytes,
         transfer_bytes_per_second_max: arguments.transfer_bytes_per_second,
         ..Limits::default()
     }

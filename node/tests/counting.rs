@@ -21,7 +21,7 @@ fn object(birth: u64) -> Bytes {
 
 fn hints() -> (Arc<MemoryEngine>, Hints) {
     let engine = Arc::new(MemoryEngine::new());
-    let overlay = Overlay::new(Space::Hints);
+    let overlay = Overlay::new(Space::Hints, 0);
     let committer = {
         let overlay = overlay.clone();
         Committer::inline(engine.clone(), &Limits::default(), Duration::from_millis(1), move |changes, stored| {

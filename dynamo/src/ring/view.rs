@@ -10,6 +10,8 @@ pub struct RingView {
     ring: Ring,
     count: PartitionCount,
     owners: Vec<MemberIndex>,
+    /// Members that own a partition, ascending.
+    owning: Vec<MemberIndex>,
 }
 
 impl RingView {
@@ -18,7 +20,10 @@ impl RingView {
     pub fn new(ring: Ring) -> Option<Self> {
         let count = ring.partition_count()?;
         let owners = ring.owners();
-        (owners.len() == ring.partitions.len()).then_some(Self { ring, count, owners })
+        let mut owning = owners.clone();
+        owning.sort_unstable();
+        owning.dedup();
+        (owners.len() == ring.partitions.len()).then_some(Self { ring, count, owners, owning })
     }
 
     /// The document.
@@ -68,7 +73,10 @@ impl RingView {
     #[must_use]
     pub fn fallbacks(&self, partition: u32) -> Vec<MemberIndex> {
         let Some(placement) = self.placement(partition) else { return Vec::new() };
+        let listed = placement.preference.iter().filter(|index| self.owning.binary_search(index).is_ok()).count();
         preference::fallbacks(&self.owners, partition, &placement.preference)
+            // Once everybody is met, the rest of the ring need not be walked.
+            .take(self.owning.len().saturating_sub(listed))
             .filter(|&index| !placement.names(index))
             .collect()
     }

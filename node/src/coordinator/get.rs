@@ -43,7 +43,8 @@ struct Asking<'a> {
     sloppy: bool,
     quorum: ReadQuorum,
     next: VecDeque<MemberIndex>,
-    fallbacks: VecDeque<MemberIndex>,
+    /// Those not yet asked; `None`: none was needed so far.
+    fallbacks: Option<VecDeque<MemberIndex>>,
     answers: Vec<(Option<MemberIndex>, Bytes)>,
     failures: Vec<String>,
     under_way: FuturesUnordered<BoxFuture<'static, Answer>>,
@@ -54,10 +55,41 @@ impl Coordinator {
     pub(super) async fn read(&self, key: Bytes, options: ReadOptions) -> Result<Object, RequestError> {
         loop {
             let installed = self.installed()?;
+            if let Some(object) = self.read_plainly(&installed, &key, options).await {
+                return decode(object).map_err(|error| RequestError::Storage(error.to_string()));
+            }
             match Asking::new(self, installed, &key, options).run().await? {
                 Round::Read(object) => return Ok(object),
                 Round::RingChanged => {}
             }
+        }
+    }
+
+    /// The usual case, without ado: this node is one of at most two replicas to be asked, the other answers soon, and
+    /// both have the same. `None`: it is not that simple, and nothing was decided.
+    async fn read_plainly(&self, installed: &Installed, key: &Bytes, options: ReadOptions) -> Option<Bytes> {
+        let token = installed.view.token(key);
+        let placement = installed.view.placement(installed.view.partition(token))?;
+        let r = usize::from(options.replicas.unwrap_or(installed.view.ring().quorums.r));
+        let r = if planted::is("read-quorum-of-1") { 1 } else { r };
+        let (me, epoch) = (installed.me?, installed.view.epoch());
+        if !placement.preference.contains(&me) {
+            return None;
+        }
+        let replica = &self.parts.replica;
+        match r.clamp(1, placement.preference.len()) {
+            1 => replica.read(token, key, epoch).ok().map(Option::unwrap_or_default),
+            2 => {
+                let others = placement.preference.iter().filter(|&&member| member != me);
+                let mut peers = others.filter_map(|&member| self.parts.peers.by_index(member));
+                let peer = peers.find(|peer| peer.is_up())?;
+                let theirs = peer.request(key.clone(), epoch, Operation::Read(Read {}));
+                let theirs = tokio::time::timeout(HEDGE_AFTER, theirs).await;
+                let Ok(Ok(reply::Result::Object(theirs))) = theirs else { return None };
+                let mine = replica.read(token, key, epoch).ok()?.unwrap_or_default();
+                (mine == theirs).then_some(mine)
+            }
+            _ => None,
         }
     }
 
@@ -91,7 +123,6 @@ impl<'a> Asking<'a> {
         // This node first, which costs no hop; then who can be reached; then the others, to be refused at once.
         let mut next: Vec<MemberIndex> = list;
         next.sort_by_key(|member| (me != Some(*member), !up(member)));
-        let fallbacks = installed.view.fallbacks(partition).into();
         Self {
             coordinator,
             partition,
@@ -99,7 +130,7 @@ impl<'a> Asking<'a> {
             sloppy: quorums.sloppy && (!options.strict || planted::is("strict-ignored-by-reads")),
             quorum,
             next: next.into(),
-            fallbacks,
+            fallbacks: None,
             answers: Vec::new(),
             failures: Vec::new(),
             under_way: FuturesUnordered::new(),
@@ -200,7 +231,7 @@ impl<'a> Asking<'a> {
         let Some(incarnation) = self.installed.view.member(target).map(|member| member.incarnation) else {
             return;
         };
-        while let Some(fallback) = self.fallbacks.pop_front() {
+        while let Some(fallback) = self.next_fallback() {
             if self.installed.me == Some(fallback) {
                 let token = self.installed.view.token(self.key);
                 let held = self.coordinator.parts.replica.hints.read(incarnation, token, self.key);
@@ -222,6 +253,11 @@ impl<'a> Asking<'a> {
             }));
             return;
         }
+    }
+
+    fn next_fallback(&mut self) -> Option<MemberIndex> {
+        let (view, partition) = (&self.installed.view, self.partition);
+        self.fallbacks.get_or_insert_with(|| view.fallbacks(partition).into()).pop_front()
     }
 
     fn merge(self) -> Result<Object, RequestError> {

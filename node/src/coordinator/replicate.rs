@@ -15,7 +15,7 @@ use dynamo::ring::Placement;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -36,7 +36,8 @@ pub(super) struct Replication {
     sent: BTreeSet<MemberIndex>,
     /// Members whose place a fallback has been asked to take.
     covered: BTreeSet<MemberIndex>,
-    fallbacks: Vec<MemberIndex>,
+    /// Those not yet asked; `None`: none was needed so far.
+    fallbacks: Option<VecDeque<MemberIndex>>,
     failures: Vec<(MemberIndex, String)>,
     under_way: FuturesUnordered<BoxFuture<'static, Arrival>>,
 }
@@ -61,7 +62,6 @@ impl Replication {
     ) -> Self {
         let partition = installed.view.partition(installed.view.token(&key));
         let quorum = quorum(&installed, partition, options);
-        let fallbacks = installed.view.fallbacks(partition);
         Self {
             coordinator: coordinator.clone(),
             installed,
@@ -72,7 +72,7 @@ impl Replication {
             quorum,
             sent: BTreeSet::new(),
             covered: BTreeSet::new(),
-            fallbacks,
+            fallbacks: None,
             failures: Vec::new(),
             under_way: FuturesUnordered::new(),
         }
@@ -167,7 +167,7 @@ impl Replication {
         let Some(installed) = ring.load() else { return };
         if installed.view.epoch() > self.installed.view.epoch() {
             self.quorum = self.quorum.replace_lists(&lists(&installed, self.partition, self.options));
-            self.fallbacks = installed.view.fallbacks(self.partition);
+            self.fallbacks = None;
             self.installed = installed;
         }
         self.send_to_holders();
@@ -241,10 +241,9 @@ impl Replication {
             return self.quorum.add_result(target, Outcome::Failed);
         };
         let incarnation = member.incarnation;
-        let peers = &self.coordinator.parts.peers;
+        let peers = self.coordinator.parts.peers.clone();
         let me = self.installed.me;
-        while !self.fallbacks.is_empty() {
-            let fallback = self.fallbacks.remove(0);
+        while let Some(fallback) = self.next_fallback() {
             if me == Some(fallback) {
                 self.under_way.push(self.hint_here(target, Some(fallback), incarnation));
                 return self.quorum.progress();
@@ -263,6 +262,11 @@ impl Replication {
         }
         self.under_way.push(self.hint_here(target, None, incarnation));
         self.quorum.add_result(target, Outcome::Failed)
+    }
+
+    fn next_fallback(&mut self) -> Option<MemberIndex> {
+        let (view, partition) = (&self.installed.view, self.partition);
+        self.fallbacks.get_or_insert_with(|| view.fallbacks(partition).into()).pop_front()
     }
 
     fn hint_here(

@@ -5,10 +5,11 @@ use super::put::CoordinateError;
 use super::replicate::Replication;
 use super::{Causality, Coordinator, RequestError, Write, WriteOptions, Written};
 use crate::handoff;
-use crate::peers::RequestHandler;
+use crate::peers::{Begun, RequestHandler};
 use crate::planted;
 use crate::replica::ReplicaError;
 use crate::ring_state::Installed;
+use crate::storage::StorageError;
 use annulus_proto::uuid_from;
 use annulus_proto::v1::{
     Coordinate, Coordinated, DigestReply, DigestRequest, Failure, PageReply, PageRequest, Request, StaleEpoch,
@@ -21,6 +22,42 @@ use std::sync::Arc;
 use tonic::Status;
 
 impl RequestHandler for Coordinator {
+    fn begin(self: &Arc<Self>, request: Request) -> Begun {
+        let Some(installed) = self.parts.ring.load() else {
+            return Begun::Done(failed(failure::Code::NotAReplica, "no ring yet"));
+        };
+        if let Err(error) = self.check_key(&request.key) {
+            return Begun::Done(failed(failure::Code::Invalid, &error.to_string()));
+        }
+        let token = installed.view.token(&request.key);
+        match &request.operation {
+            Some(Operation::Read(_)) => match self.parts.replica.read(token, &request.key, request.epoch) {
+                Ok(object) => Begun::Done(reply::Result::Object(object.unwrap_or_default())),
+                Err(error) => Begun::Done(self.refusal(error)),
+            },
+            Some(Operation::Store(object)) => {
+                match self.parts.replica.try_merge(token, &request.key, object.clone(), request.epoch) {
+                    Ok(Some(durable)) => Begun::Storing(durable),
+                    Ok(None) => Begun::Done(reply::Result::Stored(Stored {})),
+                    // There is no room in the commit queue now: wait for it.
+                    Err(ReplicaError::Storage(StorageError::Overloaded { .. })) => {
+                        Begun::Waiting(self.clone().handle(request))
+                    }
+                    Err(error) => Begun::Done(self.refusal(error)),
+                }
+            }
+            _ => Begun::Waiting(self.clone().handle(request)),
+        }
+    }
+
+    fn stored(&self, outcome: Result<(), StorageError>) -> reply::Result {
+        match outcome {
+            Ok(()) => reply::Result::Stored(Stored {}),
+            Err(_) if planted::is("failed-commit-acknowledged") => reply::Result::Stored(Stored {}),
+            Err(error) => self.refusal(error.into()),
+        }
+    }
+
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<'static, reply::Result> {
         Box::pin(async move { self.carry_out(request).await.unwrap_or_else(|failure| failure) })
     }
@@ -46,13 +83,10 @@ impl Coordinator {
         let refused = |error| self.refusal(error);
         match operation {
             Some(Operation::Store(object)) => {
-                if let Some(durable) = replica.merge(token, &key, object, epoch).await.map_err(refused)? {
-                    let stored = durable.await;
-                    if !planted::is("failed-commit-acknowledged") {
-                        stored.map_err(|error| self.refusal(error.into()))?;
-                    }
+                match replica.merge(token, &key, object, epoch).await.map_err(refused)? {
+                    Some(durable) => Ok(self.stored(durable.await)),
+                    None => Ok(reply::Result::Stored(Stored {})),
                 }
-                Ok(reply::Result::Stored(Stored {}))
             }
             Some(Operation::Read(_)) => {
                 let object = replica.read(token, &key, epoch).map_err(refused)?;

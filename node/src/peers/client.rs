@@ -147,7 +147,7 @@ impl Peer {
     /// # Errors
     /// [`PeerError`], each saying whether the request may have been carried out.
     pub async fn request(&self, key: Bytes, epoch: u64, operation: Operation) -> Answer {
-        if !self.meets().await {
+        if !self.is_up() && !self.meets().await {
             return Err(PeerError::Down);
         }
         let request = Request { id: 0, key, epoch, operation: Some(operation) };
@@ -326,6 +326,8 @@ async fn send(
             request = source.recv() => {
                 let Some(request) = request else { return Err(SessionError::Ended) };
                 taken.push(request);
+                // Whoever is about to run on this thread may have requests to add: a larger batch costs everyone less.
+                tokio::task::yield_now().await;
                 let mut bytes = 0;
                 while taken.len() < BATCH_REQUESTS_MAX && bytes < BATCH_BYTES_MAX {
                     bytes += taken.last().map_or(0, request_bytes);

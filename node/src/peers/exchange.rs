@@ -3,6 +3,7 @@
 use super::Peers;
 use super::client::{FRAME_BYTES_MAX, HEARTBEAT, SILENCE_MAX};
 use crate::ring_state::RingState;
+use crate::storage::{StorageError, Submitted};
 use annulus_proto::uuid_from;
 use annulus_proto::v1::peer_server::{Peer as PeerApi, PeerServer};
 use annulus_proto::v1::{
@@ -11,7 +12,8 @@ use annulus_proto::v1::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,12 @@ const FRAMES_AT_ONCE_MAX: usize = 64;
 
 /// Carries out what peers ask of this node.
 pub trait RequestHandler: Send + Sync + 'static {
+    /// Begins one request, in the order of the frame, and ends it if that needs no waiting.
+    fn begin(self: &Arc<Self>, request: Request) -> Begun;
+
+    /// The answer to a request whose object was being stored.
+    fn stored(&self, outcome: Result<(), StorageError>) -> reply::Result;
+
     /// Carries out one request. Everything up to the first wait happens in the order of the frame.
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<'static, reply::Result>;
 
@@ -35,6 +43,16 @@ pub trait RequestHandler: Send + Sync + 'static {
 
     /// Answers the digests of a token range.
     fn digest(&self, request: DigestRequest) -> BoxFuture<'_, Result<DigestReply, Status>>;
+}
+
+/// How far a request has got without waiting.
+pub enum Begun {
+    /// To its end.
+    Done(reply::Result),
+    /// Its object is queued and becomes durable.
+    Storing(Submitted),
+    /// It waits for something else.
+    Waiting(BoxFuture<'static, reply::Result>),
 }
 
 /// The `Peer` service of a node.
@@ -134,11 +152,25 @@ impl<H: RequestHandler> Session<H> {
             let Ok(permit) = at_once.clone().acquire_owned().await else { return };
             // Only now: while this side did not listen, the other was not silent.
             heard = Instant::now();
-            let session = session.clone();
-            tokio::spawn(async move {
-                session.answer(frame.requests).await;
-                drop(permit);
-            });
+            let newest = frame.requests.iter().map(|request| request.epoch).max().unwrap_or(0);
+            if newest > session.ring.epoch() {
+                let session = session.clone();
+                tokio::spawn(async move {
+                    session.catch_up(newest).await;
+                    let begun = session.begin(frame.requests).await;
+                    begun.finish(&session).await;
+                    drop(permit);
+                });
+                continue;
+            }
+            let begun = session.begin(frame.requests).await;
+            if !begun.is_empty() {
+                let session = session.clone();
+                tokio::spawn(async move {
+                    begun.finish(&session).await;
+                    drop(permit);
+                });
+            }
         }
     }
 
@@ -154,31 +186,28 @@ impl<H: RequestHandler> Session<H> {
         }
     }
 
-    /// Answers a batch. What is done quickly goes back in one frame; coordination of writes, which waits for other
-    /// nodes, does not hold up the rest.
-    async fn answer(&self, requests: Vec<Request>) {
-        let newest = requests.iter().map(|request| request.epoch).max().unwrap_or(0);
-        if newest > self.ring.epoch() {
-            let _ = self.replies.send(Frame { ring_wanted: true, ..self.frame() }).await;
-            // When the ring does not come in time, the requests are refused one by one as from an unknown ring.
-            let _ = tokio::time::timeout(RING_WAIT_MAX, self.ring.reached(newest)).await;
-        }
-        let mut answers: FuturesUnordered<_> = requests
-            .into_iter()
-            .map(|request| {
-                let id = request.id;
-                let result = self.handler.clone().handle(request);
-                async move { Reply { id, result: Some(result.await) } }
-            })
-            .collect();
-        let mut replies = Vec::new();
-        while let Some(reply) = answers.next().await {
-            replies.push(reply);
-            while let Some(Some(reply)) = futures::FutureExt::now_or_never(answers.next()) {
-                replies.push(reply);
+    /// Waits for the ring of a sender that is ahead. When it does not come in time, the requests are refused one by one
+    /// as from an unknown ring.
+    async fn catch_up(&self, epoch: u64) {
+        let _ = self.replies.send(Frame { ring_wanted: true, ..self.frame() }).await;
+        let _ = tokio::time::timeout(RING_WAIT_MAX, self.ring.reached(epoch)).await;
+    }
+
+    /// Begins all requests of a frame, answers those that need no waiting, in one frame, and returns the others.
+    async fn begin(&self, requests: Vec<Request>) -> Unanswered {
+        let (mut done, mut unanswered) = (Vec::new(), Unanswered::default());
+        for request in requests {
+            let id = request.id;
+            match self.handler.begin(request) {
+                Begun::Done(result) => done.push(Reply { id, result: Some(result) }),
+                Begun::Storing(durable) => unanswered.storing.push_back((id, durable)),
+                Begun::Waiting(future) => unanswered.waiting.push((id, future)),
             }
-            self.send(std::mem::take(&mut replies)).await;
         }
+        if !done.is_empty() {
+            self.send(done).await;
+        }
+        unanswered
     }
 
     async fn send(&self, replies: Vec<Reply>) {
@@ -189,5 +218,57 @@ impl<H: RequestHandler> Session<H> {
             _ => Bytes::new(),
         };
         let _ = self.replies.send(Frame { replies, ring, ..self.frame() }).await;
+    }
+}
+
+/// Requests of one frame that have begun and wait.
+#[derive(Default)]
+struct Unanswered {
+    /// In the order of the commit queue.
+    storing: VecDeque<(u64, Submitted)>,
+    waiting: Vec<(u64, BoxFuture<'static, reply::Result>)>,
+}
+
+impl Unanswered {
+    fn is_empty(&self) -> bool {
+        self.storing.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Answers what is done together in one frame. Coordination of writes, which waits for other nodes, does not hold up
+    /// the rest.
+    async fn finish<H: RequestHandler>(self, session: &Session<H>) {
+        let Self { storing, waiting } = self;
+        tokio::join!(Self::finish_storing(storing, session), Self::finish_waiting(waiting, session));
+    }
+
+    async fn finish_storing<H: RequestHandler>(mut storing: VecDeque<(u64, Submitted)>, session: &Session<H>) {
+        while let Some((id, durable)) = storing.pop_front() {
+            let mut replies = vec![Reply { id, result: Some(session.handler.stored(durable.await)) }];
+            // The same flush has most likely made the following ones durable as well.
+            while let Some((id, durable)) = storing.front_mut() {
+                let Some(outcome) = durable.now_or_never() else { break };
+                replies.push(Reply { id: *id, result: Some(session.handler.stored(outcome)) });
+                storing.pop_front();
+            }
+            session.send(replies).await;
+        }
+    }
+
+    async fn finish_waiting<H: RequestHandler>(
+        waiting: Vec<(u64, BoxFuture<'static, reply::Result>)>,
+        session: &Session<H>,
+    ) {
+        let mut answers: FuturesUnordered<_> = waiting
+            .into_iter()
+            .map(|(id, result)| async move { Reply { id, result: Some(result.await) } })
+            .collect();
+        let mut replies = Vec::new();
+        while let Some(reply) = answers.next().await {
+            replies.push(reply);
+            while let Some(Some(reply)) = answers.next().now_or_never() {
+                replies.push(reply);
+            }
+            session.send(std::mem::take(&mut replies)).await;
+        }
     }
 }

@@ -5,7 +5,7 @@ mod exchange;
 mod pending;
 
 pub use client::{Peer, PeerError};
-pub use exchange::{PeerService, RequestHandler};
+pub use exchange::{Begun, PeerService, RequestHandler};
 
 use crate::config::Limits;
 use crate::net::{ChannelError, Connector};

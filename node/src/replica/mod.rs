@@ -16,7 +16,7 @@ use crate::config::Limits;
 use crate::coordinator::{Causality, Write};
 use crate::planted;
 use crate::ring_state::{Fence, Installed, RingState};
-use crate::storage::{Births, Committer, Engine, EngineError, StorageError, Submitted};
+use crate::storage::{Births, Committer, Engine, EngineError, Reservation, StorageError, Submitted};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use dynamo::hlc::{Clock, Hlc};
@@ -202,6 +202,32 @@ impl Replica {
         epoch: u64,
     ) -> Result<Option<Submitted>, ReplicaError> {
         let reservation = self.committer.reserve(key.len() + incoming.len()).await?;
+        self.merge_reserved(token, key, incoming, epoch, reservation)
+    }
+
+    /// As [`Replica::merge`], without waiting for room in the commit queue.
+    ///
+    /// # Errors
+    /// [`StorageError::Overloaded`] when there is no room now, and those of [`Replica::merge`]; nothing was stored.
+    pub fn try_merge(
+        &self,
+        token: Token,
+        key: &[u8],
+        incoming: Bytes,
+        epoch: u64,
+    ) -> Result<Option<Submitted>, ReplicaError> {
+        let reservation = self.committer.try_reserve(key.len() + incoming.len())?;
+        self.merge_reserved(token, key, incoming, epoch, reservation)
+    }
+
+    fn merge_reserved(
+        &self,
+        token: Token,
+        key: &[u8],
+        incoming: Bytes,
+        epoch: u64,
+        reservation: Reservation,
+    ) -> Result<Option<Submitted>, ReplicaError> {
         let object = Object::decode(incoming.clone())?;
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
             let installed = self.admit(token, epoch)?;

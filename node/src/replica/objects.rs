@@ -3,22 +3,28 @@
 //! A change is computed under the lock of its key's shard, put into an overlay of pending objects, and queued for the
 //! committer before the lock is let go: so the queue's order is the order of the changes, and the next change of the key
 //! starts from the pending object. The overlay entry goes when the commit has been applied to the engine.
+//!
+//! What was read or committed of late stays in a cache beside the pending objects, under the same locks: a write reads
+//! before it writes, at every replica, and the engine takes longer to find an object than all the rest of that takes.
 
 use crate::storage::{Change, Committer, Engine, EngineError, Reservation, Space, Submitted};
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 const SHARDS: usize = 256;
 
-type Pending = HashMap<Bytes, Option<Bytes>>;
+/// Bytes that a cached object is counted with besides its key and value.
+const CACHED_OVERHEAD_BYTES: usize = 128;
 
-/// Pending objects of one keyspace, shared with the committer's callback.
+/// Pending and cached objects of one keyspace, shared with the committer's callback.
 pub struct Overlay {
     space: Space,
-    shards: Vec<Mutex<Pending>>,
+    shards: Vec<Mutex<Shard>>,
     failed_commits: AtomicU64,
     on_taken_back: OnceLock<OnTakenBack>,
 }
@@ -27,11 +33,51 @@ pub struct Overlay {
 /// value. What the key has now only the engine knows: the commit may have been written all the same.
 pub type OnTakenBack = Box<dyn Fn(&Bytes, Option<&Bytes>) + Send + Sync>;
 
+struct Shard {
+    pending: HashMap<Bytes, Option<Bytes>>,
+    /// What the engine has, as long as nothing is pending for the key.
+    cache: Cache<Bytes, Bytes, Size>,
+    /// Largest object that is cached, in bytes.
+    cached_bytes_max: usize,
+    /// Changes that the engine has taken, or failed to.
+    committed: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Size;
+
+impl Weighter<Bytes, Bytes> for Size {
+    fn weight(&self, key: &Bytes, value: &Bytes) -> u64 {
+        (CACHED_OVERHEAD_BYTES + key.len() + value.len()) as u64
+    }
+}
+
+impl Shard {
+    fn new(cache_bytes: usize) -> Self {
+        let cache = Cache::with_weighter(cache_bytes / 1024, cache_bytes as u64, Size);
+        Self { pending: HashMap::new(), cache, cached_bytes_max: cache_bytes / 4, committed: 0 }
+    }
+
+    /// The newest value if the engine need not be asked.
+    fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
+        self.pending.get(key).cloned().or_else(|| self.cache.get(key).cloned().map(Some))
+    }
+
+    /// Caches what the engine has. Copied, since the value may be a slice of a much larger buffer.
+    fn cache(&mut self, key: &[u8], value: &Bytes) {
+        if CACHED_OVERHEAD_BYTES + key.len() + value.len() > self.cached_bytes_max {
+            self.cache.remove(key);
+            return;
+        }
+        self.cache.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+    }
+}
+
 impl Overlay {
-    /// An empty overlay of one keyspace.
+    /// An empty overlay of one keyspace, which caches objects of this many bytes with their keys.
     #[must_use]
-    pub fn new(space: Space) -> Arc<Self> {
-        let shards = (0..SHARDS).map(|_| Mutex::new(Pending::default())).collect();
+    pub fn new(space: Space, cache_bytes: usize) -> Arc<Self> {
+        let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(cache_bytes / SHARDS))).collect();
         Arc::new(Self { space, shards, failed_commits: AtomicU64::new(0), on_taken_back: OnceLock::new() })
     }
 
@@ -56,8 +102,14 @@ impl Overlay {
                 continue;
             }
             let mut shard = self.shard(key).lock();
-            if shard.get(key).is_some_and(|pending| same_allocation(pending.as_ref(), value)) {
-                shard.remove(key);
+            shard.committed += 1;
+            match value {
+                Some(value) if stored => shard.cache(key, value),
+                // Not known until the engine is asked.
+                _ => drop(shard.cache.remove(key)),
+            }
+            if shard.pending.get(key).is_some_and(|pending| same_allocation(pending.as_ref(), value)) {
+                shard.pending.remove(key);
                 if let Some(told) = self.on_taken_back.get().filter(|_| !stored) {
                     told(key, value);
                 }
@@ -78,7 +130,7 @@ impl Overlay {
         }
     }
 
-    fn shard(&self, key: &[u8]) -> &Mutex<Pending> {
+    fn shard(&self, key: &[u8]) -> &Mutex<Shard> {
         // Keys begin with 8 bytes of token (or, for hints, with 16 of a UUID and then the token), whose low bits are
         // well spread; the last token byte picks the shard.
         let at = if self.space == Space::Hints { 23 } else { 7 };
@@ -126,10 +178,31 @@ impl Objects {
     /// # Errors
     /// When the engine cannot be read.
     pub fn read(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        if let Some(pending) = self.overlay.shard(key).lock().get(key) {
-            return Ok(pending.clone());
+        let shard = self.overlay.shard(key);
+        let committed = {
+            let shard = shard.lock();
+            if let Some(known) = shard.get(key) {
+                return Ok(known);
+            }
+            shard.committed
+        };
+        let found = self.engine.get(self.overlay.space, key)?;
+        if let Some(value) = &found {
+            let mut shard = shard.lock();
+            // Only if it cannot have changed since the engine was asked.
+            if shard.committed == committed && !shard.pending.contains_key(key) {
+                shard.cache(key, value);
+            }
         }
-        self.engine.get(self.overlay.space, key)
+        Ok(found)
+    }
+
+    /// The newest value of a key whose shard is locked.
+    fn current(&self, shard: &MutexGuard<'_, Shard>, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        match shard.get(key) {
+            Some(known) => Ok(known),
+            None => self.engine.get(self.overlay.space, key),
+        }
     }
 
     /// Changes one key: `decide` sees the newest value and says what to store, `None` to leave it as it is.
@@ -146,17 +219,14 @@ impl Objects {
         decide: impl FnOnce(Option<Bytes>) -> Result<(Option<Bytes>, R), E>,
     ) -> Result<Updated<R>, E> {
         let mut shard = self.overlay.shard(&key).lock();
-        let pending = shard.get(&key).cloned();
-        let current = match &pending {
-            Some(pending) => pending.clone(),
-            None => self.engine.get(self.overlay.space, &key)?,
-        };
+        let pending = shard.pending.get(&key).cloned();
+        let current = self.current(&shard, &key)?;
         let (value, result) = decide(current)?;
         // What is only pending is queued once more, so that whoever is told "unchanged" is not told so of something
         // that a failing commit may still take away.
         let Some(value) = value.or(pending.flatten()) else { return Ok(Updated::Unchanged(result)) };
         let change = Change::Put { space: self.overlay.space, key: key.clone(), value: value.clone() };
-        shard.insert(key, Some(value));
+        shard.pending.insert(key, Some(value));
         let submitted = self.committer.submit(vec![change], reservation);
         Ok(Updated::Queued(result, submitted))
     }
@@ -172,15 +242,99 @@ impl Objects {
         decide: impl FnOnce(&Bytes) -> bool,
     ) -> Result<Option<Submitted>, EngineError> {
         let mut shard = self.overlay.shard(key).lock();
-        let current = match shard.get(key) {
-            Some(pending) => pending.clone(),
-            None => self.engine.get(self.overlay.space, key)?,
-        };
+        let current = self.current(&shard, key)?;
         if !current.is_some_and(|current| decide(&current)) {
             return Ok(None);
         }
         let change = Change::Remove { space: self.overlay.space, key: key.clone() };
-        shard.insert(key.clone(), None);
+        shard.pending.insert(key.clone(), None);
         Ok(Some(self.committer.submit(vec![change], reservation)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::storage::MemoryEngine;
+    use std::time::Duration;
+
+    const COMMIT_TIME: Duration = Duration::from_millis(5);
+
+    fn key(number: u64) -> Bytes {
+        let mut key = number.to_be_bytes().to_vec();
+        key.extend_from_slice(b"key");
+        Bytes::from(key)
+    }
+
+    /// Objects on an engine in memory, and the engine, to change things behind the cache's back.
+    fn objects(cache_bytes: usize) -> (Objects, Arc<dyn Engine>) {
+        let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
+        let overlay = Overlay::new(Space::Data, cache_bytes);
+        let told = overlay.clone();
+        let committer =
+            Committer::inline(engine.clone(), &Limits::default(), COMMIT_TIME, move |changes, stored| {
+                told.committed(changes, stored.is_ok());
+            });
+        (Objects::new(engine.clone(), committer, overlay), engine)
+    }
+
+    async fn put(objects: &Objects, number: u64, value: &'static [u8]) -> Submitted {
+        let reservation = objects.committer.reserve(100).await.unwrap();
+        let decide = |_| Ok::<_, EngineError>((Some(Bytes::from_static(value)), ()));
+        match objects.update(key(number), reservation, decide).unwrap() {
+            Updated::Queued((), submitted) => submitted,
+            Updated::Unchanged(()) => panic!("it decided to store"),
+        }
+    }
+
+    fn behind(engine: &Arc<dyn Engine>, number: u64, value: &'static [u8]) {
+        let value = Bytes::from_static(value);
+        engine.commit(&[Change::Put { space: Space::Data, key: key(number), value }]).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_read_or_committed_of_late_needs_no_engine_and_removals_are_seen() {
+        let (objects, engine) = objects(SHARDS << 20);
+        put(&objects, 1, b"one").await.await.unwrap();
+        behind(&engine, 1, b"changed without the objects' knowledge");
+        assert_eq!(objects.read(&key(1)).unwrap().unwrap(), "one");
+        behind(&engine, 2, b"two");
+        assert_eq!(objects.read(&key(2)).unwrap().unwrap(), "two");
+        behind(&engine, 2, b"changed too");
+        assert_eq!(objects.read(&key(2)).unwrap().unwrap(), "two");
+        let reservation = objects.committer.reserve_control().await;
+        let removed = objects.remove_if(&key(1), reservation, |value| value == "one").unwrap().unwrap();
+        assert!(objects.read(&key(1)).unwrap().is_none());
+        removed.await.unwrap();
+        assert!(objects.read(&key(1)).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_newest_of_several_changes_is_what_stays() {
+        let (objects, engine) = objects(SHARDS << 20);
+        let first = put(&objects, 1, b"first").await;
+        tokio::time::sleep(COMMIT_TIME / 2).await;
+        let second = put(&objects, 1, b"second").await;
+        first.await.unwrap();
+        assert_eq!(objects.read(&key(1)).unwrap().unwrap(), "second");
+        second.await.unwrap();
+        assert_eq!(objects.read(&key(1)).unwrap().unwrap(), "second");
+        assert_eq!(engine.get(Space::Data, &key(1)).unwrap().unwrap(), "second");
+    }
+
+    #[tokio::test]
+    async fn a_cache_of_no_bytes_caches_nothing_and_one_of_few_stays_within_them() {
+        let (objects, engine) = objects(0);
+        put(&objects, 1, b"one").await.await.unwrap();
+        behind(&engine, 1, b"changed");
+        assert_eq!(objects.read(&key(1)).unwrap().unwrap(), "changed");
+        let mut shard = Shard::new(10_000);
+        for number in 0..100 {
+            shard.cache(&key(number), &Bytes::from(vec![0; 1000]));
+        }
+        assert!(shard.cache.weight() <= 10_000 && shard.cache.len() > 4, "{}", shard.cache.weight());
+        shard.cache(&key(99), &Bytes::from(vec![0; 9000]));
+        assert!(shard.get(&key(99)).is_none(), "too large to be cached, and the smaller one is not it");
     }
 }

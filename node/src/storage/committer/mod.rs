@@ -292,14 +292,15 @@ impl Shared {
         self.woken.notify_one();
     }
 
-    fn wait_for_batch(&self) -> Option<Batch> {
+    /// Waits until something is queued; `false`: the queue is empty and takes no more.
+    fn wait_until_filled(&self) -> bool {
         let mut queue = self.queue.lock();
         loop {
-            if let Some(batch) = queue.pop() {
-                return Some(batch);
+            if !queue.is_empty() {
+                return true;
             }
             if queue.ending {
-                return None;
+                return false;
             }
             queue.idle = true;
             self.filled.wait(&mut queue);

@@ -80,6 +80,10 @@ impl Queue {
         submitted
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     pub(super) fn pop(&mut self) -> Option<Batch> {
         self.batches.pop_front()
     }

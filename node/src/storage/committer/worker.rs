@@ -20,8 +20,14 @@ pub(super) struct Worker<F> {
 impl<F: Fn(&[Change], &Result<(), StorageError>)> Worker<F> {
     /// Commits until the queue ends.
     pub(super) fn run(self) {
-        while let Some(batch) = self.shared.wait_for_batch() {
-            self.commit(batch);
+        while self.shared.wait_until_filled() {
+            // Where processors are scarce, whoever is ready to run may have changes to add, and the more a flush makes
+            // durable, the less each costs. Where they are not, this returns at once.
+            std::thread::yield_now();
+            let batch = self.shared.queue.lock().pop();
+            if let Some(batch) = batch {
+                self.commit(batch);
+            }
         }
     }
 
