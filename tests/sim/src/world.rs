@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// How long a cluster may take to come to rest after the last fault.
 const REST_WITHIN: Duration = Duration::from_secs(90);
+/// How long rest must last to be believed: longer than it takes to notice that a peer is silent.
+const REST_LASTS: Duration = Duration::from_millis(2500);
 /// A run that has not ended by then is stuck.
 const RUN_MAX: Duration = Duration::from_secs(300);
 /// How often all acknowledged writes are looked for on the disks.
@@ -138,17 +140,20 @@ async fn comes_to_rest(shared: &Arc<Shared>) -> bool {
     let until = trace::now() + REST_WITHIN;
     // What the operator saw before the faults were over does not count.
     *shared.settled.lock() = Err(String::from("not looked since"));
+    let mut rests_since = None;
     loop {
         let settled = shared.settled.lock().clone();
         match settled {
-            Ok(()) => return true,
+            Ok(()) if *rests_since.get_or_insert(trace::now()) + REST_LASTS <= trace::now() => return true,
+            Ok(()) => {}
             Err(left) if trace::now() > until => {
                 let left = format!("after {REST_WITHIN:?}: {left}; on disk: {}", stored(shared));
                 shared.find("comes-to-rest", left);
                 return false;
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(_) => rests_since = None,
         }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
