@@ -295,7 +295,14 @@ fn a_lost_node_is_replaced_without_its_help() {
 fn only_the_nodes_own_word_at_the_current_epoch_is_proof() {
     let ring = settle(settle(new_ring(3), &wish(0..4), Pace::default()), &wish(0..3), Pace::default());
     let (cluster, epoch) = (ring.cluster, ring.epoch);
-    let says = Certificate { cluster, incarnation: incarnation(3), epoch, listed_partitions: 0, hints: 0 };
+    let says = Certificate {
+        cluster,
+        incarnation: incarnation(3),
+        epoch,
+        listed_partitions: 0,
+        hints: 0,
+        leftover_partitions: 0,
+    };
     assert_eq!(moves::may_go(&ring, incarnation(3), &says), Ok(()));
     let refused = |says: Certificate| moves::may_go(&ring, incarnation(3), &says).unwrap_err();
     assert_eq!(refused(Certificate { cluster: Uuid::nil(), ..says }), NotYet::OtherCluster);
@@ -304,6 +311,7 @@ fn only_the_nodes_own_word_at_the_current_epoch_is_proof() {
     assert_eq!(refused(Certificate { epoch: epoch - 1, ..says }), behind);
     assert_eq!(refused(Certificate { listed_partitions: 2, ..says }), NotYet::Listed { partitions: 2 });
     assert_eq!(refused(Certificate { hints: 1, ..says }), NotYet::Hints { hints: 1 });
+    assert_eq!(refused(Certificate { leftover_partitions: 1, ..says }), NotYet::Leftover { partitions: 1 });
     let serving = Certificate { incarnation: incarnation(0), ..says };
     assert_eq!(moves::may_go(&ring, incarnation(0), &serving).unwrap_err(), NotYet::Listed { partitions: 64 });
 }

@@ -176,7 +176,7 @@ fn start_background(parts: &Arc<Parts>, stop: &CancellationToken) -> JoinSet<()>
     tasks.spawn(peers.clone().follow_ring());
     tasks.spawn(pulls.clone().run(stop.clone()));
     tasks.spawn(handoff::deliver_hints(ring.clone(), replica.clone(), peers.clone(), stop.clone()));
-    tasks.spawn(handoff::drop_leftovers(ring.clone(), replica.clone(), stop.clone()));
+    tasks.spawn(handoff::drop_leftovers(ring.clone(), replica.clone(), peers.clone(), stop.clone()));
     tasks
 }
 

@@ -14,6 +14,7 @@ pub use objects::{Objects, Overlay, Updated};
 
 use crate::config::Limits;
 use crate::coordinator::{Causality, Write};
+use crate::planted;
 use crate::ring_state::{Fence, Installed, RingState};
 use crate::storage::{Births, Committer, Engine, EngineError, Reservation, StorageError, Submitted};
 use bytes::Bytes;
@@ -239,7 +240,10 @@ impl Replica {
                 return Ok((None, ()));
             }
             let mine = Object::decode(current.clone())?;
-            let merged = mine.merge(&object);
+            let mut merged = mine.merge(&object);
+            if planted::is("merge-drops-sibling") && mine.max_timestamp() < object.max_timestamp() {
+                merged = object.clone();
+            }
             if merged == mine {
                 return Ok((None, ()));
             }
@@ -399,6 +403,8 @@ impl Replica {
         let floor = floor.max(self.failed_floor());
         match own {
             Some(actor) if self.births.is_of_this_start(actor.birth) && actor.birth >= floor => actor,
+            Some(actor) if planted::is("dot-reuse-after-crash") => actor,
+            _ if planted::is("dot-reuse-after-volume-loss") => Actor { incarnation: self.incarnation, birth: 1 },
             _ => Actor { incarnation: self.incarnation, birth: self.births.next() },
         }
     }
@@ -416,6 +422,9 @@ impl Replica {
 
     /// From now on no birth issued so far is continued in this one of `count` partitions: its state here was dropped.
     pub fn raise_birth_floor(&self, partition: u32, count: PartitionCount) {
+        if planted::is("dot-reuse-after-drop") {
+            return;
+        }
         let next = self.births.next();
         for floor in self.birth_floors.get(slots(partition, count)).unwrap_or_default() {
             floor.store(next, Ordering::Release);
@@ -435,7 +444,7 @@ impl Replica {
             let Some(installed) = self.ring.load() else { return false };
             let partition = installed.view.partition(token);
             let listed = |me| installed.view.placement(partition).is_some_and(|placement| placement.names(me));
-            if installed.me.is_some_and(listed) {
+            if installed.me.is_some_and(listed) && !planted::is("leftovers-ignore-second-list") {
                 return false;
             }
             if let Ok(object) = Object::decode(current.clone()) {
@@ -461,7 +470,7 @@ impl Replica {
 
     fn observe(&self, object: &Object) {
         if let Some(newest) = object.max_timestamp() {
-            let wall = self.now_ms();
+            let wall = if planted::is("clock-jump-accepted") { newest.millis() } else { self.now_ms() };
             self.clock.lock().observe(newest, wall);
         }
     }
