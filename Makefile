@@ -65,6 +65,17 @@ soak: ## The simulation for as long as told: MINUTES=10
 e2e: ## End-to-end tests on a real Kubernetes
 	ONLY='$(ONLY)' tests/e2e.sh
 
+.PHONY: compat
+compat: ## Redis client libraries of several languages against a ring: make compat ONLY=python
+	cargo build --locked -p annulus-node
+	ONLY='$(ONLY)' tests/compat/run.sh
+
+# How long to fuzz.
+MINUTES ?= 10
+.PHONY: fuzz
+fuzz: ## Damaged bytes to every decoder of objects, contexts, changes: make fuzz MINUTES=60
+	FUZZ_SECONDS=$$(($(MINUTES) * 60)) cargo test --locked -p dynamo --test fuzz -- --nocapture
+
 .PHONY: crds
 crds: ## Write the CRDs anew from the operator's types
 	cargo run --locked -q -p annulus-operator -- crd > crds/keyvalueclusters.annulus.dev.yaml

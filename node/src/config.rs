@@ -1,5 +1,6 @@
 //! What a node is told when it starts.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Bounds of everything that could grow. Every queue, buffer and request of a node is under one of these.
@@ -41,6 +42,17 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long one replica may take before another is asked in its place.
     pub replica_timeout: Duration,
+    /// Who may do what over RESP.
+    pub redis: RedisSettings,
+}
+
+/// Settings of the RESP port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisSettings {
+    /// File of the users who may connect, in the format of a Redis ACL file; `None`: everyone may do everything.
+    pub acl_file: Option<PathBuf>,
+    /// Whether FLUSHALL and FLUSHDB delete all keys they find, rather than being refused.
+    pub flush_allowed: bool,
 }
 
 impl Default for Limits {
@@ -65,6 +77,7 @@ impl Default for Limits {
             transfer_bytes_per_second_max: None,
             request_timeout: Duration::from_secs(5),
             replica_timeout: Duration::from_secs(1),
+            redis: RedisSettings::default(),
         }
     }
 }

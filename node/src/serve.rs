@@ -1,8 +1,9 @@
 //! `annulus-node serve`: from flags to a running node.
 
-use annulus_node::config::Limits;
+use annulus_node::config::{Limits, RedisSettings};
 use annulus_node::net;
 use annulus_node::node::{self, Identity, Listeners, Resources};
+use annulus_node::server::resp;
 use annulus_node::storage::{Births, Committer, DataDirectory, Engine, FjallEngine, FjallOptions};
 use anyhow::Context;
 use std::net::SocketAddr;
@@ -55,6 +56,12 @@ pub struct Arguments {
     /// Bytes a second that moves may bring to this node; as fast as it goes if absent.
     #[arg(long, env = "ANNULUS_TRANSFER_BYTES_PER_SECOND")]
     transfer_bytes_per_second: Option<u64>,
+    /// File of the users who may connect over RESP, in the format of a Redis ACL file; without it everyone may.
+    #[arg(long, env = "ANNULUS_ACL_FILE")]
+    acl_file: Option<PathBuf>,
+    /// Let FLUSHALL delete all keys.
+    #[arg(long, env = "ANNULUS_FLUSH_ALLOWED")]
+    flush_allowed: bool,
     /// Memory for cached blocks of data, in bytes.
     #[arg(long, env = "ANNULUS_CACHE_BYTES", default_value_t = 64 << 20)]
     cache_bytes: u64,
@@ -71,6 +78,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     stop_on_signals(&shutdown, arguments.end_with_stdin)?;
     let limits = limits(&arguments);
+    if let Some(path) = &arguments.acl_file {
+        resp::check_acl_file(path).context("reading the users of the Redis interface")?;
+    }
     let directory = DataDirectory::open(&arguments.data_dir).context("opening the data directory")?;
     directory.bind_cluster(arguments.cluster).context("checking whose data this is")?;
     let options = FjallOptions { cache_bytes: arguments.cache_bytes, ..FjallOptions::default() };
@@ -126,6 +136,7 @@ fn limits(arguments: &Arguments) -> Limits {
         disk_reserve_bytes: arguments.disk_reserve_bytes,
         object_cache_bytes_max: arguments.object_cache_bytes,
         transfer_bytes_per_second_max: arguments.transfer_bytes_per_second,
+        redis: RedisSettings { acl_file: arguments.acl_file.clone(), flush_allowed: arguments.flush_allowed },
         ..Limits::default()
     }
 }

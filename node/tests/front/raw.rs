@@ -179,7 +179,7 @@ async fn what_cannot_be_done_without_a_leader_is_refused_and_says_so() {
     }
     exchange(&mut connection, b"LPUSH a b\r\n", "-ERR ANNULUS unsupported: 'lpush' works on a type").await;
     let mut connection = TcpStream::connect(served.address).await.unwrap();
-    exchange(&mut connection, b"FLUSHALL\r\n", "-ERR ANNULUS unsupported: 'flushall' cannot be done").await;
+    exchange(&mut connection, b"FLUSHALL\r\n", "-ERR ANNULUS unsupported: 'flushall' is not allowed").await;
     assert!(served.store.object(b"a").is_empty(), "nothing was written");
 }
 
@@ -345,4 +345,113 @@ async fn the_cluster_as_redis_cluster_clients_read_it() {
     served.store.without_ring.store(true, SeqCst);
     let mut connection = TcpStream::connect(served.address).await.unwrap();
     exchange(&mut connection, b"CLUSTER SLOTS\r\n", "-LOADING this node has no ring yet").await;
+}
+
+fn acl_file(text: &str) -> (tempfile::TempDir, Limits) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users.acl");
+    std::fs::write(&path, text).unwrap();
+    let redis = annulus_node::config::RedisSettings { acl_file: Some(path), flush_allowed: false };
+    (directory, Limits { redis, ..Limits::default() })
+}
+
+#[tokio::test]
+async fn with_a_file_of_users_nobody_gets_in_without_a_password() {
+    let (_directory, limits) = acl_file("user app on >secret ~app:* +@all\nuser reader on >look allkeys +@read\n");
+    let (served, mut connection) = connect(limits).await;
+    const NOAUTH: &str = "-NOAUTH Authentication required.\r\n";
+    exchange(&mut connection, b"GET a\r\n", NOAUTH).await;
+    exchange(&mut connection, b"INFO\r\n", NOAUTH).await;
+    exchange(&mut connection, b"HELLO 3\r\n", "-NOAUTH HELLO must be called").await;
+    let mut connection = TcpStream::connect(served.address).await.unwrap();
+    const WRONG: &str = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+    exchange(&mut connection, b"AUTH secret\r\n", WRONG).await;
+    exchange(&mut connection, b"AUTH app wrong\r\n", WRONG).await;
+    exchange(&mut connection, b"HELLO 2 AUTH app wrong\r\n", WRONG).await;
+    exchange(&mut connection, b"AUTH app secret\r\nSET app:1 x\r\n", "+OK\r\n+OK\r\n").await;
+    exchange(&mut connection, b"ACL WHOAMI\r\n", "$3\r\napp\r\n").await;
+    exchange(&mut connection, b"GET other\r\n", "-NOPERM No permissions to access a key\r\n").await;
+    exchange(&mut connection, b"AUTH reader look\r\nGET other\r\n", "+OK\r\n$-1\r\n").await;
+    let refused = "-NOPERM User reader has no permissions to run the 'set' command\r\n";
+    exchange(&mut connection, b"SET app:1 y\r\n", refused).await;
+    exchange(&mut connection, b"RESET\r\nGET a\r\n", &format!("+RESET\r\n{NOAUTH}")).await;
+}
+
+#[tokio::test]
+async fn who_has_not_said_who_they_are_can_send_little() {
+    let (_directory, limits) = acl_file("user app on >secret allkeys +@all\n");
+    let (served, mut connection) = connect(limits).await;
+    let expected = "-ERR Protocol error: unauthenticated multibulk length\r\n";
+    exchange(&mut connection, b"*11\r\n", expected).await;
+    assert_eq!(connection.read(&mut [0; 16]).await.unwrap_or(0), 0);
+    let mut connection = TcpStream::connect(served.address).await.unwrap();
+    let expected = "-ERR Protocol error: unauthenticated bulk length\r\n";
+    exchange(&mut connection, b"*2\r\n$4\r\nAUTH\r\n$16385\r\n", expected).await;
+    assert_eq!(connection.read(&mut [0; 16]).await.unwrap_or(0), 0);
+    let mut connection = TcpStream::connect(served.address).await.unwrap();
+    let mut large = b"AUTH app secret\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$20000\r\n".to_vec();
+    large.extend(vec![b'x'; 20_000]);
+    large.extend(b"\r\n");
+    exchange(&mut connection, &large, "+OK\r\n+OK\r\n").await;
+}
+
+#[tokio::test]
+async fn a_changed_file_of_users_is_read_and_a_damaged_one_is_not() {
+    let (directory, limits) = acl_file("user app on >old allkeys +@all\n");
+    let (_served, mut connection) = connect(limits).await;
+    let path = directory.path().join("users.acl");
+    let write = |text: &str, seconds: u64| {
+        std::fs::write(&path, text).unwrap();
+        let changed = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
+    };
+    write("user app on >new allkeys +@all\n", 1);
+    exchange(&mut connection, b"AUTH app old\r\nAUTH app new\r\n", "-WRONGPASS").await;
+    exchange(&mut connection, b"", " invalid username-password pair or user is disabled.\r\n+OK\r\n").await;
+    write("user app on nonsense\n", 2);
+    exchange(&mut connection, b"AUTH app new\r\n", "+OK\r\n").await;
+}
+
+#[tokio::test]
+async fn annulus_tells_what_redis_has_no_command_for() {
+    let (served, mut connection) = connect(Limits::default()).await;
+    let value = |text: &'static str, timestamp: u64| Value {
+        timestamp: Hlc::from_wall(timestamp),
+        expires_at_ms: None,
+        payload: Payload::Bytes(text.into()),
+    };
+    served.store.put_blind(b"a", value("one", 10), 7);
+    served.store.put_blind(b"a", value("two", 20), 8);
+    let sibling = |text: &str, timestamp: &str| {
+        format!(
+            "*6\r\n$5\r\nvalue\r\n$3\r\n{text}\r\n$9\r\ntimestamp\r\n$4\r\n{timestamp}\r\n$13\r\nexpires-at-ms\r\n$-1\r\n"
+        )
+    };
+    let expected = format!(
+        "*6\r\n$4\r\ntype\r\n$6\r\nstring\r\n$8\r\nsiblings\r\n*2\r\n{}{}$7\r\ncontext\r\n",
+        sibling("one", "10.0"),
+        sibling("two", "20.0")
+    );
+    exchange(&mut connection, b"ANNULUS GET a\r\n", &expected).await;
+    let mut connection = TcpStream::connect(served.address).await.unwrap();
+    let default = "*3\r\n$7\r\ndefault\r\n$7\r\ndefault\r\n$7\r\ndefault\r\n";
+    exchange(&mut connection, b"ANNULUS CONSISTENCY\r\n", default).await;
+    exchange(&mut connection, b"ANNULUS CONSISTENCY 1 3 STRICT\r\n", "+OK\r\n").await;
+    exchange(&mut connection, b"ANNULUS CONSISTENCY\r\n", "*3\r\n:1\r\n:3\r\n$6\r\nstrict\r\n").await;
+    exchange(&mut connection, b"SET a 1\r\nGET a\r\n", "+OK\r\n$1\r\n1\r\n").await;
+    exchange(&mut connection, b"ANNULUS CONSISTENCY 0 3 STRICT\r\n", "-ERR value is not an integer").await;
+    let mut connection = TcpStream::connect(served.address).await.unwrap();
+    exchange(&mut connection, b"ANNULUS WHERE a\r\n", "*12\r\n$5\r\ntoken\r\n").await;
+    let mut connection = TcpStream::connect(served.address).await.unwrap();
+    exchange(&mut connection, b"ANNULUS RING\r\n", "*14\r\n$5\r\nepoch\r\n:7\r\n").await;
+    let mut connection = TcpStream::connect(served.address).await.unwrap();
+    exchange(&mut connection, b"ANNULUS GET\r\n", "-ERR wrong number of arguments for 'annulus|get'").await;
+}
+
+#[tokio::test]
+async fn everything_is_deleted_only_where_that_is_allowed() {
+    let redis = annulus_node::config::RedisSettings { acl_file: None, flush_allowed: true };
+    let (_served, mut connection) = connect(Limits { redis, ..Limits::default() }).await;
+    exchange(&mut connection, b"SET a 1\r\nSADD b 1\r\nFLUSHALL\r\n", "+OK\r\n:1\r\n+OK\r\n").await;
+    exchange(&mut connection, b"DBSIZE\r\nEXISTS a b\r\n", ":0\r\n:0\r\n").await;
 }

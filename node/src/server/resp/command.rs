@@ -58,29 +58,50 @@ fn described(spec: &Spec) -> Reply {
         position(if spec.keys.last == COUNTED_BEFORE { 0 } else { spec.keys.first }),
         Reply::Integer(if spec.keys.last == COUNTED_BEFORE { 0 } else { spec.keys.last }),
         position(if spec.keys.last == COUNTED_BEFORE { 0 } else { spec.keys.step }),
-        Reply::Set(categories(spec).into_iter().map(Reply::Text).collect()),
+        Reply::Set(categories(spec).into_iter().map(|name| Reply::Text(format!("@{name}"))).collect()),
         Reply::Array(Vec::new()),
         Reply::Array(key_specification(spec).into_iter().collect()),
         Reply::Array(Vec::new()),
     ])
 }
 
-fn categories(spec: &Spec) -> Vec<String> {
+/// Categories that commands are in, and `all`.
+pub(super) const CATEGORIES: [&str; 13] = [
+    "all",
+    "admin",
+    "bitmap",
+    "connection",
+    "dangerous",
+    "fast",
+    "hash",
+    "keyspace",
+    "read",
+    "set",
+    "slow",
+    "string",
+    "write",
+];
+
+/// Categories of a command, without their `@`.
+pub(super) fn categories(spec: &Spec) -> Vec<&'static str> {
     let access = match spec.access {
         Access::None => None,
-        Access::Read | Access::All => Some("@read"),
-        Access::Write => Some("@write"),
+        Access::All if spec.is_flush() => Some("write"),
+        Access::Read | Access::All => Some("read"),
+        Access::Write => Some("write"),
     };
     let group = match spec.group {
-        "generic" => "@keyspace",
-        "string" => "@string",
-        "set" => "@set",
-        "hash" => "@hash",
-        "connection" => "@connection",
-        _ => "@admin",
+        "generic" => "keyspace",
+        "string" => "string",
+        "set" => "set",
+        "hash" => "hash",
+        "bitmap" => "bitmap",
+        "connection" | "cluster" => "connection",
+        _ => "admin",
     };
-    let speed = if spec.fast { "@fast" } else { "@slow" };
-    access.into_iter().chain([group, speed]).map(str::to_owned).collect()
+    let speed = if spec.fast { "fast" } else { "slow" };
+    let dangerous = spec.is_flush() || matches!(spec.name, "keys" | "client" | "config" | "slowlog" | "info");
+    access.into_iter().chain([group, speed]).chain(dangerous.then_some("dangerous")).collect()
 }
 
 /// Where the keys are, in the terms of Redis 7.

@@ -7,9 +7,12 @@ use bytes::Bytes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each is the command of that name")]
 pub(super) enum Id {
+    Acl,
+    Annulus,
     Append,
     Asking,
     Auth,
+    Bitcount,
     Client,
     Cluster,
     Command,
@@ -23,7 +26,10 @@ pub(super) enum Id {
     Expire,
     Expireat,
     Expiretime,
+    Flushall,
+    Flushdb,
     Get,
+    Getbit,
     Getdel,
     Getex,
     Getrange,
@@ -50,6 +56,8 @@ pub(super) enum Id {
     Incrbyfloat,
     Info,
     Keys,
+    Latency,
+    Memory,
     Mget,
     Mset,
     Persist,
@@ -64,18 +72,21 @@ pub(super) enum Id {
     Readonly,
     Readwrite,
     Reset,
+    Role,
     Sadd,
     Scan,
     Scard,
     Sdiff,
     Select,
     Set,
+    Setbit,
     Setex,
     Setnx,
     Setrange,
     Sinter,
     Sintercard,
     Sismember,
+    Slowlog,
     Smembers,
     Smismember,
     Srandmember,
@@ -179,17 +190,28 @@ impl Spec {
         arguments.get(first.min(end)..end).unwrap_or_default().iter().step_by(step.max(1))
     }
 
+    /// Whether someone may send it who has not said who they are.
+    pub(super) fn needs_no_user(&self) -> bool {
+        matches!(self.id, Id::Auth | Id::Hello | Id::Quit | Id::Reset)
+    }
+
+    /// Whether it deletes all keys.
+    pub(super) fn is_flush(&self) -> bool {
+        matches!(self.id, Id::Flushall | Id::Flushdb)
+    }
+
     /// Flags as `COMMAND` lists them.
     pub(super) fn flags(&self) -> Vec<&'static str> {
         let mut flags = match self.access {
             Access::None => vec!["loading", "stale"],
+            Access::All if self.is_flush() => vec!["write"],
             Access::Read | Access::All => vec!["readonly"],
             Access::Write => vec!["write"],
         };
         if self.fast {
             flags.push("fast");
         }
-        if matches!(self.id, Id::Auth | Id::Hello | Id::Quit | Id::Reset) {
+        if self.needs_no_user() {
             flags.push("no_auth");
         }
         flags
@@ -209,6 +231,9 @@ const fn row(
 
 const LOCAL: (Access, Keys, bool) = (Access::None, NO_KEYS, true);
 const READ: (Access, Keys, bool) = (Access::Read, ONE_KEY, true);
+/// A subcommand that may have a key behind it.
+const SECOND: (Access, Keys, bool) = (Access::Read, Keys { first: 2, last: 2, step: 1 }, true);
+const FLUSH: (Access, Keys, bool) = (Access::All, NO_KEYS, false);
 const READ_SLOW: (Access, Keys, bool) = (Access::Read, ONE_KEY, false);
 const READ_SETS: (Access, Keys, bool) = (Access::Read, ALL_ARGUMENTS, false);
 /// The number of keys comes before them.
@@ -223,9 +248,12 @@ const WRITE_MANY: (Access, Keys, bool) = (Access::Write, ALL_ARGUMENTS, false);
 /// Every served command by name.
 #[rustfmt::skip]
 pub(super) static COMMANDS: &[Spec] = &[
+    row("acl", Id::Acl, -2, LOCAL, "server", "Tells about users."),
+    row("annulus", Id::Annulus, -2, SECOND, "server", "Offers what Redis has no command for."),
     row("append", Id::Append, 3, OWNED, "string", "Appends to a string, at the owner."),
     row("asking", Id::Asking, 1, LOCAL, "cluster", "Does nothing: every node serves every key."),
-    row("auth", Id::Auth, -2, LOCAL, "connection", "Is refused: no password is configured."),
+    row("auth", Id::Auth, -2, LOCAL, "connection", "Says who the client is."),
+    row("bitcount", Id::Bitcount, -2, READ_SLOW, "bitmap", "Counts the bits that are set."),
     row("client", Id::Client, -2, LOCAL, "connection", "Tells and sets things about connections."),
     row("cluster", Id::Cluster, -2, LOCAL, "cluster", "Describes the ring in the terms of Redis Cluster."),
     row("command", Id::Command, -1, LOCAL, "server", "Describes the commands."),
@@ -239,7 +267,10 @@ pub(super) static COMMANDS: &[Spec] = &[
     row("expire", Id::Expire, -3, WRITE, "generic", "Sets a key's time to live in seconds."),
     row("expireat", Id::Expireat, -3, WRITE, "generic", "Sets when a key expires, in seconds since 1970."),
     row("expiretime", Id::Expiretime, 2, READ, "generic", "Tells when a key expires, in seconds since 1970."),
+    row("flushall", Id::Flushall, -1, FLUSH, "server", "Deletes all keys, if the node allows it."),
+    row("flushdb", Id::Flushdb, -1, FLUSH, "server", "Deletes all keys, if the node allows it."),
     row("get", Id::Get, 2, READ, "string", "Returns a key's value."),
+    row("getbit", Id::Getbit, 3, READ, "bitmap", "Returns a bit of a string."),
     row("getdel", Id::Getdel, 2, WRITE, "string", "Returns a key's value and deletes the key."),
     row("getex", Id::Getex, -2, WRITE, "string", "Returns a key's value and sets when it expires."),
     row("getrange", Id::Getrange, 4, READ, "string", "Returns a part of a key's value."),
@@ -266,6 +297,8 @@ pub(super) static COMMANDS: &[Spec] = &[
     row("incrbyfloat", Id::Incrbyfloat, 3, OWNED, "string", "Adds to a floating point number, at the owner."),
     row("info", Id::Info, -1, LOCAL, "server", "Tells about this node."),
     row("keys", Id::Keys, 2, WHOLE, "generic", "Returns all keys that match a pattern."),
+    row("latency", Id::Latency, -2, LOCAL, "server", "Tells of latency events, of which there are none."),
+    row("memory", Id::Memory, -2, SECOND, "server", "Tells how large a key is."),
     row("mget", Id::Mget, -2, READ_MANY, "string", "Returns the values of keys."),
     row("mset", Id::Mset, -3, (Access::Write, EVERY_OTHER, false), "string", "Sets keys, each for itself."),
     row("persist", Id::Persist, 2, WRITE, "generic", "Takes away a key's expiry."),
@@ -280,18 +313,21 @@ pub(super) static COMMANDS: &[Spec] = &[
     row("readonly", Id::Readonly, 1, LOCAL, "cluster", "Does nothing: every node serves every key."),
     row("readwrite", Id::Readwrite, 1, LOCAL, "cluster", "Does nothing: every node serves every key."),
     row("reset", Id::Reset, 1, LOCAL, "connection", "Puts the connection back to how it began."),
+    row("role", Id::Role, 1, LOCAL, "server", "Tells that this node takes writes."),
     row("sadd", Id::Sadd, -3, WRITE, "set", "Puts members into a set."),
     row("scan", Id::Scan, -2, WHOLE, "generic", "Returns keys of the cluster, part by part."),
     row("scard", Id::Scard, 2, READ, "set", "Counts the members of a set."),
     row("sdiff", Id::Sdiff, -2, READ_SETS, "set", "Returns the members of the first set that no other set has."),
     row("select", Id::Select, 2, LOCAL, "connection", "Chooses database 0, the only one."),
     row("set", Id::Set, -3, WRITE, "string", "Sets a key's value."),
+    row("setbit", Id::Setbit, 4, OWNED, "bitmap", "Sets a bit of a string, at the owner."),
     row("setex", Id::Setex, 4, WRITE, "string", "Sets a key's value and its time to live in seconds."),
     row("setnx", Id::Setnx, 3, OWNED, "string", "Sets a key that is not there, at the owner."),
     row("setrange", Id::Setrange, 4, OWNED, "string", "Overwrites a part of a string, at the owner."),
     row("sinter", Id::Sinter, -2, READ_SETS, "set", "Returns the members that all sets have."),
     row("sintercard", Id::Sintercard, -3, COUNTED, "set", "Counts the members that all sets have."),
     row("sismember", Id::Sismember, 3, READ, "set", "Tells whether a set has a member."),
+    row("slowlog", Id::Slowlog, -2, LOCAL, "server", "Tells which commands took long here."),
     row("smembers", Id::Smembers, 2, READ_SLOW, "set", "Returns the members of a set."),
     row("smismember", Id::Smismember, -3, READ, "set", "Tells which members a set has."),
     row("srandmember", Id::Srandmember, -2, READ_SLOW, "set", "Returns some members of a set."),
@@ -320,6 +356,29 @@ mod tests {
             assert_eq!(found, Some(spec.id));
         }
         assert!(Spec::find(b"").is_none() && Spec::find(b"sets").is_none() && Spec::find(&[b'x'; 99]).is_none());
+    }
+
+    /// The table "Served" of docs/redis.md names in its first column every command, and no other.
+    #[test]
+    fn the_documentation_names_every_command() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/redis.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, served) = text.split_once("### Served\n").unwrap();
+        let (served, _) = served.split_once("### Refused").unwrap();
+        let mut documented = std::collections::BTreeSet::new();
+        for row in served.lines().filter(|line| line.starts_with("| `")) {
+            let names = row.split('|').nth(1).unwrap();
+            // What stands in backticks: a command, or a command with options or subcommands, or one of these alone.
+            let words: Vec<String> = names.split('`').skip(1).step_by(2).map(str::to_lowercase).collect();
+            assert!(
+                Spec::find(words[0].split(' ').next().unwrap().as_bytes()).is_some(),
+                "no such command: {row}"
+            );
+            let commands = words.iter().filter_map(|word| word.split(' ').next());
+            documented.extend(commands.filter_map(|word| Spec::find(word.as_bytes())).map(|(_, spec)| spec.name));
+        }
+        let missing: Vec<_> = COMMANDS.iter().filter(|spec| !documented.contains(spec.name)).collect();
+        assert!(missing.is_empty(), "not in docs/redis.md: {missing:?}");
     }
 
     #[test]

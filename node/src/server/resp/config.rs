@@ -3,6 +3,7 @@
 use super::error::{CommandError, shown};
 use super::glob;
 use super::reply::Reply;
+use super::slow_log::{ENTRIES_MAX, SLOW_AFTER};
 use crate::config::Limits;
 use bytes::Bytes;
 
@@ -34,6 +35,7 @@ fn settings(limits: &Limits) -> Vec<(&'static str, String)> {
         ("appendonly", String::from("yes")),
         ("cluster-enabled", String::from("yes")),
         ("databases", String::from("1")),
+        ("latency-monitor-threshold", String::from("0")),
         ("maxclients", limits.connections_max.to_string()),
         ("maxmemory", String::from("0")),
         ("maxmemory-policy", String::from("noeviction")),
@@ -42,6 +44,8 @@ fn settings(limits: &Limits) -> Vec<(&'static str, String)> {
         ("replica-read-only", String::from("no")),
         ("save", String::new()),
         ("slave-read-only", String::from("no")),
+        ("slowlog-log-slower-than", SLOW_AFTER.as_micros().to_string()),
+        ("slowlog-max-len", ENTRIES_MAX.to_string()),
         ("timeout", String::from("0")),
     ]
 }

@@ -1,14 +1,17 @@
 //! Commands that concern the connection alone: PING, ECHO, HELLO, AUTH, SELECT, RESET, QUIT and the like.
 
+use super::acl::User;
 use super::clients::Client;
 use super::command_table::{Id, Spec};
 use super::error::{CommandError, shown};
 use super::parse::integer;
 use super::reply::{Protocol, Reply};
 use super::server::Server;
-use super::{client, cluster, command, config, info};
+use super::store::Consistency;
+use super::{annulus, client, cluster, command, config, info};
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Version of Redis whose commands and replies are followed, told to clients that choose by it.
@@ -23,6 +26,10 @@ pub(super) struct Session {
     pub(super) quit: bool,
     /// Which replies the client wants.
     pub(super) silence: Silence,
+    /// How its reads and writes are done.
+    pub(super) consistency: Consistency,
+    /// Who it is; `None`: it has to say so first.
+    pub(super) user: Option<Arc<User>>,
 }
 
 /// Which replies are left out.
@@ -57,6 +64,11 @@ impl Session {
     }
 }
 
+/// Whether a command that may need the store needs none with these arguments.
+pub(super) fn answers(spec: &Spec, arguments: &[Bytes]) -> bool {
+    spec.id == Id::Annulus && !(arguments.len() == 3 && arguments[1].eq_ignore_ascii_case(b"get"))
+}
+
 /// Answers a command that touches no key.
 pub(super) fn answer<K: KeyValue>(
     server: &Server<K>,
@@ -68,14 +80,20 @@ pub(super) fn answer<K: KeyValue>(
     match spec.id {
         Id::Ping => ping(arguments),
         Id::Echo => Ok(Reply::Bulk(arguments[1].clone())),
-        Id::Hello => hello(client, session, arguments),
-        Id::Auth => Err(auth(arguments)),
+        Id::Hello => hello(server, client, session, arguments),
+        Id::Auth => auth(server, session, arguments),
+        Id::Acl => acl(server, session, arguments),
+        Id::Role => Ok(Reply::Array(vec![Reply::Word("master"), Reply::Integer(0), Reply::Array(Vec::new())])),
+        Id::Slowlog => server.slow_log.answer(arguments),
+        Id::Latency => latency(arguments),
         Id::Select => select(&arguments[1]),
-        Id::Reset => Ok(reset(client, session)),
+        Id::Reset => Ok(reset(server, client, session)),
         Id::Quit => {
             session.quit = true;
             Ok(Reply::OK)
         }
+        Id::Annulus => annulus::answer(server, session, arguments)
+            .unwrap_or_else(|| Err(CommandError::subcommand_arity("annulus", b"get"))),
         Id::Asking | Id::Readonly | Id::Readwrite => Ok(Reply::OK),
         Id::Client => client::answer(server, client, session, arguments),
         Id::Command => command::answer(arguments),
@@ -97,7 +115,12 @@ fn ping(arguments: &[Bytes]) -> Result<Reply, CommandError> {
 }
 
 /// `HELLO [protocol [AUTH user password] [SETNAME name]]`
-fn hello(client: &Client, session: &mut Session, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+fn hello<K: KeyValue>(
+    server: &Server<K>,
+    client: &Client,
+    session: &mut Session,
+    arguments: &[Bytes],
+) -> Result<Reply, CommandError> {
     let protocol = match arguments.get(1) {
         None => session.protocol,
         Some(version) => match integer(version) {
@@ -107,11 +130,14 @@ fn hello(client: &Client, session: &mut Session, arguments: &[Bytes]) -> Result<
             None => return Err(CommandError::Fixed("ERR Protocol version is not an integer or out of range")),
         },
     };
-    let mut name = None;
+    let (mut name, mut user) = (None, session.user.clone());
     let mut options = arguments.get(2..).unwrap_or_default();
     while let [option, rest @ ..] = options {
         options = match (option.to_ascii_lowercase().as_slice(), rest) {
-            (b"auth", [_, _, ..]) => return Err(WRONG_PASSWORD),
+            (b"auth", [name, password, rest @ ..]) => {
+                user = Some(server.acl.authenticate(name, password).ok_or(WRONG_PASSWORD)?);
+                rest
+            }
             (b"setname", [wanted, rest @ ..]) => {
                 name = Some(client::checked_name(wanted)?);
                 rest
@@ -119,6 +145,14 @@ fn hello(client: &Client, session: &mut Session, arguments: &[Bytes]) -> Result<
             _ => return Err(CommandError::HelloOption(shown(Some(option)))),
         };
     }
+    if user.is_none() {
+        return Err(CommandError::Fixed(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+             <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the \
+             same time",
+        ));
+    }
+    session.user = user;
     if let Some(name) = name {
         client.names.lock().name = name;
     }
@@ -138,15 +172,58 @@ fn hello(client: &Client, session: &mut Session, arguments: &[Bytes]) -> Result<
 const WRONG_PASSWORD: CommandError =
     CommandError::Fixed("WRONGPASS invalid username-password pair or user is disabled.");
 
-/// A password that nothing checks is refused, lest someone believe that it protects.
-fn auth(arguments: &[Bytes]) -> CommandError {
-    match arguments {
-        [_, _] => CommandError::Fixed(
-            "ERR AUTH <password> called without any password configured for the default user. \
-             Are you sure your configuration is correct?",
-        ),
-        [_, _, _] => WRONG_PASSWORD,
-        _ => CommandError::Syntax,
+/// `AUTH [user] password`. A password that nothing checks is refused, lest someone believe that it protects.
+fn auth<K: KeyValue>(
+    server: &Server<K>,
+    session: &mut Session,
+    arguments: &[Bytes],
+) -> Result<Reply, CommandError> {
+    let (user, password) = match arguments {
+        [_, _] if !server.acl.is_configured() => {
+            return Err(CommandError::Fixed(
+                "ERR AUTH <password> called without any password configured for the default user. \
+                 Are you sure your configuration is correct?",
+            ));
+        }
+        [_, password] => (&Bytes::from_static(b"default"), password),
+        [_, user, password] => (user, password),
+        _ => return Err(CommandError::Syntax),
+    };
+    session.user = Some(server.acl.authenticate(user, password).ok_or(WRONG_PASSWORD)?);
+    Ok(Reply::OK)
+}
+
+/// `ACL WHOAMI | USERS | LIST | CAT`
+fn acl<K: KeyValue>(server: &Server<K>, session: &Session, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    let subcommand = arguments[1].to_ascii_lowercase();
+    let users = || server.acl.users();
+    Ok(match (subcommand.as_slice(), &arguments[2..]) {
+        (b"whoami", []) => Reply::Text(session.user.as_ref().map_or_else(String::new, |user| user.name.clone())),
+        (b"users", []) => Reply::Array(users().keys().cloned().map(Reply::Text).collect()),
+        (b"list", []) => Reply::Array(users().values().map(|user| Reply::Text(user.line())).collect()),
+        (b"cat", []) => Reply::Array(command::CATEGORIES.iter().copied().map(Reply::Word).collect()),
+        (b"whoami" | b"users" | b"list" | b"cat", _) => {
+            return Err(CommandError::subcommand_arity("acl", &subcommand));
+        }
+        _ => {
+            return Err(CommandError::Unsupported {
+                what: format!("acl {}", shown(arguments.get(1)).to_ascii_lowercase()),
+                reason: "is not offered: users come from the file that the cluster's Secret holds",
+            });
+        }
+    })
+}
+
+/// `LATENCY LATEST | RESET`: events are not monitored, as in Redis unless told otherwise; see the metrics.
+fn latency(arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    let subcommand = arguments[1].to_ascii_lowercase();
+    match subcommand.as_slice() {
+        b"latest" | b"history" => Ok(Reply::Array(Vec::new())),
+        b"reset" => Ok(Reply::Integer(0)),
+        _ => Err(CommandError::Unsupported {
+            what: format!("latency {}", shown(arguments.get(1)).to_ascii_lowercase()),
+            reason: "is not offered: /metrics has histograms of every command",
+        }),
     }
 }
 
@@ -159,8 +236,8 @@ fn select(database: &Bytes) -> Result<Reply, CommandError> {
     }
 }
 
-fn reset(client: &Client, session: &mut Session) -> Reply {
-    *session = Session::default();
+fn reset<K: KeyValue>(server: &Server<K>, client: &Client, session: &mut Session) -> Reply {
+    *session = Session { user: server.acl.anonymous(), ..Session::default() };
     session.speak(Protocol::Resp2, client);
     client.names.lock().name.clear();
     Reply::Status("RESET")

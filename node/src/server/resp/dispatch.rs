@@ -6,7 +6,7 @@ use super::reply::Reply;
 use super::server::Server;
 use super::sets::Combination;
 use super::store::{Consistency, Store};
-use super::{hashes, keys, numbers, scan, set, sets, strings, ttl};
+use super::{annulus, bits, hashes, keys, numbers, scan, set, sets, strings, ttl};
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
 
@@ -30,7 +30,7 @@ async fn carry_out<K: KeyValue>(
     arguments: &[Bytes],
 ) -> Result<Reply, CommandError> {
     match spec.group {
-        "string" => string(store, spec, arguments).await,
+        "string" | "bitmap" => string(store, spec, arguments).await,
         "set" => of_set(store, spec.id, arguments).await,
         "hash" => of_hash(store, spec, arguments).await,
         _ => of_key(store, spec, arguments).await,
@@ -62,6 +62,9 @@ async fn string<K: KeyValue>(
         Id::Decr => numbers::step(store, key, -1).await,
         Id::Incrby => numbers::incrby(store, arguments).await,
         Id::Decrby => numbers::decrby(store, arguments).await,
+        Id::Getbit => bits::getbit(store, arguments).await,
+        Id::Setbit => bits::setbit(store, arguments).await,
+        Id::Bitcount => bits::bitcount(store, arguments).await,
         Id::Incrbyfloat => numbers::incrbyfloat(store, arguments).await,
         _ => Err(CommandError::not_served(arguments)),
     }
@@ -133,6 +136,9 @@ async fn of_key<K: KeyValue>(
         Id::Persist => ttl::persist(store, &arguments[1]).await,
         Id::Scan => scan::scan(store.inner, arguments).await,
         Id::Keys => scan::keys(store.inner, &arguments[1]).await,
+        Id::Annulus => annulus::get(store, &arguments[2]).await,
+        Id::Memory => keys::memory(store, arguments).await,
+        Id::Flushall | Id::Flushdb => scan::flush(store, &arguments[1..]).await,
         Id::Randomkey => scan::random_key(store.inner).await,
         _ => Err(CommandError::not_served(arguments)),
     }

@@ -42,6 +42,17 @@ pub(super) enum CommandError {
     /// A change that cannot be made to what the key holds.
     #[error("{}", refusal_text(.0))]
     Refused(Refusal),
+    /// The connection has to say first who it is.
+    #[error("NOAUTH Authentication required.")]
+    NotAuthenticated,
+    /// The user may not carry out this command.
+    #[error("NOPERM User {user} has no permissions to run the '{command}' command")]
+    NotPermitted {
+        /// Who.
+        user: String,
+        /// Which.
+        command: &'static str,
+    },
     /// An option of EXPIRE that does not exist.
     #[error("ERR Unsupported option {0}")]
     ExpireOption(String),

@@ -1,7 +1,7 @@
-//! DEL, UNLINK, EXISTS, TOUCH, TYPE, DBSIZE.
+//! DEL, UNLINK, EXISTS, TOUCH, TYPE, DBSIZE, MEMORY USAGE.
 
 use super::dispatch::OPERATIONS_MAX;
-use super::error::CommandError;
+use super::error::{CommandError, shown};
 use super::reply::Reply;
 use super::store::{Store, kind_name};
 use crate::coordinator::{KeyValue, RequestError, Written};
@@ -42,4 +42,25 @@ pub(super) async fn kind<K: KeyValue>(store: &Store<'_, K>, key: &Bytes) -> Resu
 /// `DBSIZE`
 pub(super) async fn dbsize<K: KeyValue>(store: &Store<'_, K>) -> Result<Reply, CommandError> {
     Ok(Reply::Integer(i64::try_from(store.key_count().await?).unwrap_or(i64::MAX)))
+}
+
+/// `MEMORY USAGE key [SAMPLES count]`: bytes of the key and its object, at one replica.
+pub(super) async fn memory<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    if !arguments[1].eq_ignore_ascii_case(b"usage") {
+        return Err(CommandError::Unsupported {
+            what: format!("memory {}", shown(arguments.get(1)).to_ascii_lowercase()),
+            reason: "is not offered: /metrics tells how much memory a node uses",
+        });
+    }
+    let key = match &arguments[2..] {
+        [] => return Err(CommandError::subcommand_arity("memory", b"usage")),
+        [key] => key,
+        [key, option, _] if option.eq_ignore_ascii_case(b"samples") => key,
+        _ => return Err(CommandError::Syntax),
+    };
+    let found = store.read(key).await?;
+    Ok(match found.visible() {
+        Some(_) => Reply::count(key.len() + found.object().encoded_len()),
+        None => Reply::Null,
+    })
 }

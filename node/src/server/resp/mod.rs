@@ -4,6 +4,9 @@
 //! needs no store at once, runs the others side by side as far as their keys allow ([`in_flight`]), and writes the
 //! replies in order. Each family of commands is a file.
 
+mod acl;
+mod annulus;
+mod bits;
 mod client;
 mod clients;
 mod cluster;
@@ -28,11 +31,13 @@ mod scan;
 mod server;
 mod set;
 mod sets;
+mod slow_log;
 mod store;
 mod strings;
 mod ttl;
 mod unsupported;
 
+pub use acl::{AclError, check as check_acl_file};
 pub use server::serve;
 
 /// Names of all served commands, in the order of the command table.

@@ -13,6 +13,10 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 /// Longest argument that is skipped with an error; a longer one ends the connection. In bytes, as in Redis.
 const SKIP_BYTES_MAX: i64 = 512 << 20;
 
+/// What is taken of a client that has not said who it is, as in Redis.
+const UNAUTHENTICATED_ARGUMENTS_MAX: i64 = 10;
+const UNAUTHENTICATED_ARGUMENT_BYTES_MAX: usize = 16 << 10;
+
 /// What came next on a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request {
@@ -64,6 +68,12 @@ pub(super) enum ProtocolError {
     /// The length of an argument has no end.
     #[error("ERR Protocol error: too big bulk count string")]
     LongBulkLength,
+    /// More arguments than someone may send who has not said who they are.
+    #[error("ERR Protocol error: unauthenticated multibulk length")]
+    UnauthenticatedArgumentCount,
+    /// A longer argument than that.
+    #[error("ERR Protocol error: unauthenticated bulk length")]
+    UnauthenticatedBulkLength,
     /// An inline command has no end.
     #[error("ERR Protocol error: too big inline request")]
     LongInline,
@@ -89,6 +99,8 @@ pub(super) struct RequestParser {
     oversize: Option<Oversize>,
     /// Bytes still to be dropped.
     skip: usize,
+    /// Whether the client has said who it is; as long as it has not, little is taken from it.
+    pub(super) authenticated: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +127,7 @@ impl RequestParser {
             arguments: Vec::new(),
             oversize: None,
             skip: 0,
+            authenticated: true,
         }
     }
 
@@ -168,6 +181,9 @@ impl RequestParser {
         if count > count_max {
             return Err(ProtocolError::ArgumentCount);
         }
+        if !self.authenticated && count > UNAUTHENTICATED_ARGUMENTS_MAX {
+            return Err(ProtocolError::UnauthenticatedArgumentCount);
+        }
         self.arguments_left = usize::try_from(count).unwrap_or(0);
         if self.arguments_left == 0 {
             self.drop_parsed(input);
@@ -210,6 +226,9 @@ impl RequestParser {
         let Some(line) = self.line(input, ProtocolError::LongBulkLength)? else { return Ok(false) };
         let length = integer(&input[line][1..]).filter(|length| (0..=SKIP_BYTES_MAX).contains(length));
         let length = length.and_then(|length| usize::try_from(length).ok()).ok_or(ProtocolError::BulkLength)?;
+        if !self.authenticated && length > UNAUTHENTICATED_ARGUMENT_BYTES_MAX {
+            return Err(ProtocolError::UnauthenticatedBulkLength);
+        }
         let Bounds { argument_bytes_max, request_bytes_max, .. } = self.bounds;
         if length > argument_bytes_max {
             self.oversize = Some(Oversize::Argument { bytes: length, bytes_max: argument_bytes_max });

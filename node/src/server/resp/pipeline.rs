@@ -4,7 +4,7 @@
 //! client that does not take its replies, or sends more than can be carried out, is not read from until it does.
 
 use super::clients::Client;
-use super::command_table::{Access, Spec};
+use super::command_table::{Access, COMMANDS, Spec};
 use super::connection::{self, Session};
 use super::dispatch;
 use super::error::CommandError;
@@ -50,7 +50,7 @@ where
         client,
         input: BytesMut::new(),
         parser: RequestParser::new(limits),
-        session: Session::default(),
+        session: Session { user: server.acl.anonymous(), ..Session::default() },
         read_bytes: READ_BYTES_MIN,
         waiting: None,
         keys: KeysInFlight::default(),
@@ -64,8 +64,8 @@ where
         reading: Reading::Open,
     };
     let mut running = FuturesUnordered::new();
-    let start = |number: u64, spec: &'static Spec, arguments: Vec<Bytes>| async move {
-        (number, dispatch::execute(server, Consistency::default(), spec, arguments).await)
+    let start = |number: u64, consistency, spec: &'static Spec, arguments: Vec<Bytes>| async move {
+        (number, dispatch::execute(server, consistency, spec, arguments).await)
     };
     std::future::poll_fn(|cx| connection.poll(cx, &mut running, &start)).await?;
     // The client may be gone already, which is no error of ours.
@@ -115,6 +115,8 @@ struct Parsed {
     arguments: Vec<Bytes>,
     bytes: usize,
     touched: Touched,
+    /// What the connection had chosen when the command came.
+    consistency: Consistency,
 }
 
 /// A reply that is due.
@@ -138,7 +140,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     ) -> Poll<io::Result<()>>
     where
         F: Future<Output = (u64, Reply)>,
-        S: Fn(u64, &'static Spec, Vec<Bytes>) -> F,
+        S: Fn(u64, Consistency, &'static Spec, Vec<Bytes>) -> F,
     {
         loop {
             if self.reading == Reading::Open && self.client.poll_stopped(cx) {
@@ -176,7 +178,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     /// Parses and starts until there is nothing to parse or something has to wait. Whether anything was begun.
     fn take_requests<F, S>(&mut self, running: &FuturesUnordered<F>, start: &S) -> bool
     where
-        S: Fn(u64, &'static Spec, Vec<Bytes>) -> F,
+        S: Fn(u64, Consistency, &'static Spec, Vec<Bytes>) -> F,
     {
         let mut progressed = false;
         let mut now = None;
@@ -187,12 +189,12 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 break;
             }
             let number = self.first + self.replies.len() as u64;
-            let Parsed { index, spec, arguments, bytes, touched } = parsed;
+            let Parsed { index, spec, arguments, bytes, touched, consistency } = parsed;
             let since = *now.get_or_insert_with(Instant::now);
             self.commands += 1;
             self.request_bytes += bytes;
             self.due(State::Running { index, access: spec.access, touched, bytes, since });
-            running.push(start(number, spec, arguments));
+            running.push(start(number, consistency, spec, arguments));
             progressed = true;
         }
         progressed
@@ -201,6 +203,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     /// The next command that needs the store; those before it that need none are answered on the way.
     fn parse(&mut self, progressed: &mut bool) -> Option<Parsed> {
         while self.reading != Reading::Closed && self.may_start() {
+            self.parser.authenticated = self.session.user.is_some();
             let (arguments, bytes) = match self.parser.next(&mut self.input) {
                 Ok(None) => return None,
                 Ok(Some(Request::Command { arguments, bytes })) => (arguments, bytes),
@@ -223,14 +226,27 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 self.refuse(CommandError::Arity(spec.name.to_owned()).into());
                 continue;
             }
+            if let Err(error) = self.permitted(index, spec, &arguments) {
+                self.refuse(error.into());
+                continue;
+            }
             self.client.last_command.store(index, Relaxed);
-            if spec.access != Access::None {
+            if spec.access != Access::None && !connection::answers(spec, &arguments) {
                 let touched = self.keys.touched(spec, &arguments);
-                return Some(Parsed { index, spec, arguments, bytes, touched });
+                let consistency = self.session.consistency;
+                return Some(Parsed { index, spec, arguments, bytes, touched, consistency });
             }
             self.answer_at_once(index, spec, &arguments);
         }
         None
+    }
+
+    fn permitted(&self, index: usize, spec: &Spec, arguments: &[Bytes]) -> Result<(), CommandError> {
+        if spec.needs_no_user() {
+            return Ok(());
+        }
+        let user = self.session.user.as_ref().ok_or(CommandError::NotAuthenticated)?;
+        user.permits(index, spec, arguments)
     }
 
     fn answer_at_once(&mut self, index: usize, spec: &'static Spec, arguments: &[Bytes]) {
@@ -273,9 +289,12 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         self.request_bytes -= bytes;
         self.held_bytes += reply_bytes;
         self.typical_bytes = reply_bytes.max(self.typical_bytes - self.typical_bytes / 64);
+        let took = since.elapsed();
         if let Some(counters) = self.server.metrics.resp(index) {
-            counters.record(since.elapsed(), failed);
+            counters.record(took, failed);
         }
+        let name = || self.client.names.lock().name.clone();
+        self.server.slow_log.note(COMMANDS[index].name, took, self.server.store.now_ms(), name);
     }
 
     /// Moves the replies whose turn has come to the output.

@@ -5,11 +5,12 @@
 //! clients that read numbers as floating point keep it whole. A page ends only between blocks. Every key that is there
 //! during the whole walk is returned at least once.
 
+use super::dispatch::OPERATIONS_MAX;
 use super::error::CommandError;
 use super::glob;
 use super::parse::integer;
 use super::reply::Reply;
-use super::store::kind_name;
+use super::store::{Store, kind_name};
 use crate::coordinator::{KeyValue, RequestError};
 use bytes::{BufMut, Bytes, BytesMut};
 use dynamo::object::Object;
@@ -75,6 +76,33 @@ pub(super) async fn random_key<K: KeyValue>(store: &K) -> Result<Reply, CommandE
         }
     }
     Ok(Reply::Null)
+}
+
+/// `FLUSHALL [ASYNC | SYNC]`: deletes every key that one walk finds, if the node allows it. What is written meanwhile may
+/// stay.
+pub(super) async fn flush<K: KeyValue>(store: &Store<'_, K>, options: &[Bytes]) -> Result<Reply, CommandError> {
+    match options {
+        [] => {}
+        [mode] if mode.eq_ignore_ascii_case(b"async") || mode.eq_ignore_ascii_case(b"sync") => {}
+        _ => return Err(CommandError::Syntax),
+    }
+    if !store.limits().redis.flush_allowed {
+        return Err(CommandError::Unsupported {
+            what: String::from("flushall"),
+            reason: "is not allowed on this cluster; delete the KeyValueCluster, or the keys that SCAN returns",
+        });
+    }
+    let view = store.ring().ok_or(RequestError::NoRing)?;
+    let mut block = Some(0);
+    while let Some(from) = block {
+        let page = walk(store.inner, &view, from, COUNT_MAX, PARTITIONS_MAX).await?;
+        let live = page.items.iter().filter(|(_, object)| object.live_at(store.now_ms()));
+        let keys: Vec<Bytes> = live.map(|(key, _)| key.clone()).collect();
+        let mut deletes = stream::iter(keys).map(|key| store.bury(key)).buffer_unordered(OPERATIONS_MAX);
+        while deletes.try_next().await?.is_some() {}
+        block = page.next;
+    }
+    Ok(Reply::OK)
 }
 
 struct ScanOptions<'a> {

@@ -1,6 +1,8 @@
 //! Accepting connections and, at the end, seeing them out.
 
+use super::acl::Acl;
 use super::clients::Clients;
+use super::slow_log::SlowLog;
 use super::{cluster, pipeline};
 use crate::coordinator::KeyValue;
 use crate::server::metrics::{FrontMetrics, Metrics};
@@ -29,6 +31,10 @@ pub(super) struct Server<K> {
     pub(super) metrics: Arc<FrontMetrics>,
     /// The ring as it was last told to a cluster client.
     pub(super) slots: cluster::SlotsCache,
+    /// Who may do what.
+    pub(super) acl: Acl,
+    /// Commands that took long.
+    pub(super) slow_log: SlowLog,
     /// When the server started, in milliseconds since 1970.
     pub(super) started_ms: u64,
 }
@@ -47,6 +53,8 @@ where
 {
     let server = Arc::new(Server {
         started_ms: store.now_ms(),
+        acl: Acl::open(store.limits().redis.acl_file.as_deref()),
+        slow_log: SlowLog::default(),
         store,
         clients: Arc::default(),
         metrics: metrics.front,

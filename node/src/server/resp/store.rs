@@ -92,6 +92,11 @@ impl Found {
         self.object.visible(self.now_ms)
     }
 
+    /// The object itself.
+    pub(super) fn object(&self) -> &Object {
+        &self.object
+    }
+
     /// What a client sees if it is of this kind.
     pub(super) fn of_kind(&self, kind: Kind) -> Result<Option<Visible<'_>>, CommandError> {
         match self.visible() {

@@ -26,7 +26,7 @@ static FAMILIES: &[Family] = &[
         reason: MANY_KEYS,
     },
     Family {
-        names: "bitfield bitop setbit spop pfadd pfmerge delex",
+        names: "bitfield bitop spop pfadd pfmerge delex",
         reason: "reads and writes in one step, and that is offered for a few commands only: \
                  see SET NX, APPEND, INCRBYFLOAT",
     },
@@ -45,7 +45,7 @@ static FAMILIES: &[Family] = &[
                 zrevrank zscan zscore zunion zunionstore geoadd geodist geohash geopos georadius georadius_ro \
                 georadiusbymember georadiusbymember_ro geosearch geosearchstore xack xackdel xadd xautoclaim \
                 xclaim xdel xdelex xgroup xinfo xlen xpending xrange xread xreadgroup xrevrange xsetid xtrim \
-                pfcount pfdebug pfselftest bitcount bitfield_ro bitpos getbit lcs vadd vcard vdim vemb vgetattr \
+                pfcount pfdebug pfselftest bitfield_ro bitpos lcs vadd vcard vdim vemb vgetattr \
                 vinfo vlinks vrandmember vrem vsetattr vsim",
         reason: "works on a type that Annulus does not have: it has strings, counters, sets and hashes",
     },
@@ -58,14 +58,9 @@ static FAMILIES: &[Family] = &[
         reason: "is a message and no data; Annulus stores keys and values only",
     },
     Family {
-        names: "flushall flushdb",
-        reason: "cannot be done while other nodes and clients go on writing; \
-                 delete the KeyValueCluster, or the keys that SCAN returns",
-    },
-    Family {
-        names: "bgrewriteaof bgsave debug dump failover lastsave memory migrate module monitor move object psync \
-                replconf replicaof restore restore-asking role save shutdown slaveof swapdb sync latency lolwut \
-                slowlog acl waitaof",
+        names: "bgrewriteaof bgsave debug dump failover lastsave migrate module monitor move object psync \
+                replconf replicaof restore restore-asking save shutdown slaveof swapdb sync lolwut \
+                waitaof",
         reason: "belongs to how a Redis server is run; Annulus is run by its operator \
                  and tells about itself in INFO, /metrics and /ui",
     },
