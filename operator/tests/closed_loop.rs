@@ -174,6 +174,7 @@ fn a_node_whose_host_is_gone_is_replaced_after_a_while() {
     world.settle();
     let lost = world.volumes[&1].node.incarnation;
     world.lose_host(1);
+    world.tick();
     for _ in 0..10 {
         let plan = world.tick();
         assert!(plan.waiting.iter().any(|reason| reason.code() == "VolumeStranded"), "{:?}", plan.waiting);

@@ -230,7 +230,8 @@ impl World {
                 assert_eq!(ring.epoch, self.ring().unwrap().epoch + 1);
             }
             Action::RestoreRing { ring, .. } => {
-                let newest = self.volumes.values().filter_map(|v| v.node.ring.as_ref()).map(|r| r.epoch).max();
+                let alive = self.volumes.values().filter(|volume| !volume.stranded);
+                let newest = alive.filter_map(|v| v.node.ring.as_ref()).map(|r| r.epoch).max();
                 assert!(newest.is_none_or(|newest| ring.epoch >= newest), "an older ring is restored");
             }
             Action::ScaleWorkload { replicas, why, .. } => {
@@ -285,7 +286,7 @@ impl World {
                     continue;
                 }
                 let holder = self.volumes.values().find(|v| v.node.incarnation == member.incarnation);
-                let holds = holder.is_some_and(|volume| volume.node.holds.contains(&partition));
+                let holds = holder.is_some_and(|volume| node::holds(&volume.node.holds, ring, partition));
                 assert!(holds, "{} is listed for {partition} and does not hold it", member.name);
             }
         }
