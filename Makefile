@@ -61,6 +61,11 @@ soak: ## The simulation for as long as told: MINUTES=10
 	cargo build --locked -q -p annulus-sim
 	"$(CARGO_TARGET_DIR)/debug/annulus-sim" soak --minutes $(MINUTES)
 
+.PHONY: planted
+planted: ## Put known bugs into the nodes, one at a time, and see which checker finds each after how many seeds
+	cargo build --locked -q -p annulus-sim --features planted --target-dir "$(CARGO_TARGET_DIR)/planted"
+	"$(CARGO_TARGET_DIR)/planted/debug/annulus-sim" planted
+
 .PHONY: e2e
 e2e: ## End-to-end tests on a real Kubernetes
 	ONLY='$(ONLY)' tests/e2e.sh

@@ -7,11 +7,14 @@
 //! change of mind at any moment is only another wish: it starts from the lists as they are.
 
 mod advance;
+mod landing;
 mod membership;
 mod progress;
 mod proof;
+mod split;
 
 pub use advance::advance;
+pub use landing::landing;
 pub use membership::create;
 pub use progress::{Progress, progress};
 pub use proof::{Certificate, NotYet, may_go};
@@ -25,7 +28,7 @@ use uuid::Uuid;
 /// Who should hold the data, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
-    /// Number of partitions Q of a new ring. A ring that exists keeps its own.
+    /// Number of partitions Q. A ring that exists splits up to it once nothing moves, and never merges down to it.
     pub partitions: PartitionCount,
     /// Replication factor and default quorums.
     pub quorums: Quorums,
@@ -102,6 +105,8 @@ pub struct Change {
     pub removed: usize,
     /// Whether a new target was set.
     pub retargeted: bool,
+    /// Whether every partition was split.
+    pub split: bool,
     /// Moves begun (filling).
     pub begun: usize,
     /// Moves called off or turned to another list.

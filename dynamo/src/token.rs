@@ -116,6 +116,14 @@ pub fn last_token(partition: u32, count: PartitionCount) -> Token {
     Token(first_token(partition, count).0 | (u64::MAX >> count.bits()))
 }
 
+/// Hash slots of a partition. No slot is part of two partitions, whatever Q is.
+#[must_use]
+pub fn slots(partition: u32, count: PartitionCount) -> std::ops::Range<usize> {
+    let width = usize::from(SLOTS) >> count.bits();
+    let first = partition as usize * width;
+    first..first + width
+}
+
 fn hash_tag(key: &[u8]) -> Option<&[u8]> {
     let open = key.iter().position(|&byte| byte == b'{')?;
     let rest = &key[open + 1..];

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic, in functions that tests share too")]
 
 use dynamo::moves::{self, Certificate, NotYet, Pace, Reason, Report, Reports, Step, Wanted, Wish};
-use dynamo::preference::MemberIndex;
+use dynamo::preference::{MemberIndex, preference_list};
 use dynamo::ring::{MemberState, Phase, Quorums, Ring, from_json, same_set, to_json};
 use dynamo::token::{HashKey, PartitionCount};
 use proptest::prelude::*;
@@ -295,7 +295,14 @@ fn a_lost_node_is_replaced_without_its_help() {
 fn only_the_nodes_own_word_at_the_current_epoch_is_proof() {
     let ring = settle(settle(new_ring(3), &wish(0..4), Pace::default()), &wish(0..3), Pace::default());
     let (cluster, epoch) = (ring.cluster, ring.epoch);
-    let says = Certificate { cluster, incarnation: incarnation(3), epoch, listed_partitions: 0, hints: 0 };
+    let says = Certificate {
+        cluster,
+        incarnation: incarnation(3),
+        epoch,
+        listed_partitions: 0,
+        hints: 0,
+        leftover_partitions: 0,
+    };
     assert_eq!(moves::may_go(&ring, incarnation(3), &says), Ok(()));
     let refused = |says: Certificate| moves::may_go(&ring, incarnation(3), &says).unwrap_err();
     assert_eq!(refused(Certificate { cluster: Uuid::nil(), ..says }), NotYet::OtherCluster);
@@ -304,6 +311,7 @@ fn only_the_nodes_own_word_at_the_current_epoch_is_proof() {
     assert_eq!(refused(Certificate { epoch: epoch - 1, ..says }), behind);
     assert_eq!(refused(Certificate { listed_partitions: 2, ..says }), NotYet::Listed { partitions: 2 });
     assert_eq!(refused(Certificate { hints: 1, ..says }), NotYet::Hints { hints: 1 });
+    assert_eq!(refused(Certificate { leftover_partitions: 1, ..says }), NotYet::Leftover { partitions: 1 });
     let serving = Certificate { incarnation: incarnation(0), ..says };
     assert_eq!(moves::may_go(&ring, incarnation(0), &serving).unwrap_err(), NotYet::Listed { partitions: 64 });
 }
@@ -322,6 +330,74 @@ fn a_document_of_1024_partitions_stays_under_64_kib() {
     let (settled, moving) = (to_json(&ring).len(), to_json(&moving).len());
     println!("Q = 1024, n = 3: {settled} bytes with 5 members, {moving} bytes while all moves to 7");
     assert!(settled < 64 << 10 && moving < 64 << 10);
+}
+
+fn in_partitions(count: u32, wish: Wish) -> Wish {
+    Wish { partitions: PartitionCount::new(count).unwrap(), ..wish }
+}
+
+#[test]
+fn a_split_moves_nothing() {
+    let before = settle(new_ring(3), &wish(0..5), Pace::default());
+    let mut nodes = Nodes::default();
+    nodes.everyone_follows(&before);
+    let Step::Publish(split, change) = nodes.advance(&before, &in_partitions(256, wish(0..5))) else {
+        panic!("nothing moves, so it may split")
+    };
+    assert!(change.split && change.begun == 0 && !change.retargeted);
+    assert_eq!((split.epoch, split.partitions.len()), (before.epoch + 1, 256));
+    for (partition, placement) in split.partitions.iter().enumerate() {
+        assert_eq!(*placement, before.partitions[partition / 4]);
+    }
+    let walk = |ring: &Ring| {
+        let owners = ring.owners();
+        (0..256u32)
+            .map(|p| preference_list(&owners, p * ring.partitions.len() as u32 / 256, 3, &|_| None))
+            .collect()
+    };
+    let (old, new): (Vec<_>, Vec<_>) = (walk(&before), walk(&split));
+    assert_eq!(old, new, "the walk finds the same lists");
+    assert_eq!(nodes.advance(&split, &in_partitions(256, wish(0..5))), Step::Settled);
+}
+
+#[test]
+fn a_split_waits_until_nothing_moves_and_is_never_undone() {
+    let ring = new_ring(3);
+    let (filling, mut nodes) = begun(&ring, &in_partitions(64, wish(0..5)));
+    nodes.everyone_follows(&filling);
+    let next = published(nodes.advance(&filling, &in_partitions(128, wish(0..5))));
+    assert_eq!(next.partitions.len(), 64, "partitions move");
+    let ring = settle(next, &in_partitions(128, wish(0..5)), Pace::default());
+    assert_eq!(ring.partitions.len(), 128);
+    assert_eq!(settle(ring, &wish(0..5), Pace::default()).partitions.len(), 128);
+}
+
+#[test]
+fn a_split_ring_scales_with_the_least_movement() {
+    for (from, to) in [(3, 5), (5, 3), (3, 4), (10, 7)] {
+        let ring = moves::create(Uuid::from_u128(7), HashKey([1; 16]), &wish(0..from)).unwrap();
+        let ring = settle(ring, &in_partitions(256, wish(0..from)), Pace::default());
+        let mut nodes = Nodes::default();
+        nodes.everyone_follows(&ring);
+        let next = published(nodes.advance(&ring, &in_partitions(256, wish(0..to))));
+        let target = next.target.unwrap();
+        println!("{from} -> {to}: {} replica moves, at least {}", target.replica_moves, target.replica_moves_min);
+        assert!(target.replica_moves * 10 <= target.replica_moves_min * 11, "{from} -> {to}: {target:?}");
+    }
+}
+
+#[test]
+fn what_lands_is_what_the_target_says() {
+    let ring = new_ring(3);
+    let mut nodes = Nodes::default();
+    nodes.everyone_follows(&ring);
+    let next = published(nodes.advance(&ring, &wish(0..5)));
+    let landing = moves::landing(&next);
+    let newcomers: BTreeSet<MemberIndex> = [MemberIndex(3), MemberIndex(4)].into();
+    assert_eq!(landing.keys().copied().collect::<BTreeSet<_>>(), newcomers, "nobody else receives anything");
+    let total: usize = landing.values().sum();
+    assert_eq!(total, next.target.unwrap().replica_moves as usize);
+    assert!(moves::landing(&ring).is_empty());
 }
 
 /// Who has everything of a partition that was ever acknowledged: the model that reads are checked against.

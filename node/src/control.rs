@@ -59,7 +59,7 @@ fn status(parts: &Parts, coordinator: &Coordinator) -> NodeStatus {
         installed.as_ref().map_or(0, |installed| crate::handoff::leftovers(installed, &parts.replica).len());
     let pulls = parts.pulls.view();
     let (hints, hint_bytes) = parts.replica.hints.held();
-    let stored = parts.replica.counters().sum(|_| true);
+    let stored = parts.replica.counters().total();
     let disk = parts.replica.engine().disk().unwrap_or_default();
     NodeStatus {
         cluster: Bytes::copy_from_slice(parts.ring.cluster().as_bytes()),

@@ -181,23 +181,8 @@ fn start_background(parts: &Arc<Parts>, stop: &CancellationToken) -> JoinSet<()>
     tasks.spawn(pulls.clone().run(stop.clone()));
     tasks.spawn(repair.clone().run(stop.clone()));
     tasks.spawn(handoff::deliver_hints(ring.clone(), replica.clone(), peers.clone(), stop.clone()));
-    tasks.spawn(handoff::drop_leftovers(ring.clone(), replica.clone(), stop.clone()));
-    tasks.spawn(fit_counters(ring.clone(), replica.clone(), stop.clone()));
+    tasks.spawn(handoff::drop_leftovers(ring.clone(), replica.clone(), peers.clone(), stop.clone()));
     tasks
-}
-
-/// Counters follow the ring's number of partitions.
-async fn fit_counters(ring: Arc<RingState>, replica: Arc<Replica>, stop: CancellationToken) {
-    let mut epochs = ring.watch();
-    loop {
-        if let Err(error) = replica.fit_ring() {
-            tracing::warn!(%error, "keys could not be counted");
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = epochs.changed() => if changed.is_err() { return },
-        }
-    }
 }
 
 /// Serves on all listeners until `shutdown`; a server that ends by itself ends the node.
@@ -270,7 +255,7 @@ fn has_company(parts: &Parts) -> bool {
 
 fn overview(parts: &Parts, name: &str) -> Overview {
     let installed = parts.ring.load();
-    let stored = parts.replica.counters().sum(|_| true);
+    let stored = parts.replica.counters().total();
     let (hints, hint_bytes) = parts.replica.hints.held();
     let pulls = parts.pulls.view();
     let repair = parts.repair.view();

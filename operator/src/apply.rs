@@ -108,6 +108,10 @@ impl Hands<'_> {
             Action::DeleteVolume { name, uid } => {
                 self.delete::<PersistentVolumeClaim>(name, uid).await?;
             }
+            Action::ReplaceVolume { volume, volume_uid, pod, pod_uid } => {
+                self.delete::<PersistentVolumeClaim>(volume, volume_uid).await?;
+                self.delete::<Pod>(pod, pod_uid).await?;
+            }
             Action::GrowVolume { name } => self.grow_volume(name).await?,
             Action::RestartPod { name, uid } => self.delete::<Pod>(name, uid).await?,
         }

@@ -40,6 +40,12 @@ pub fn of_action(action: &Action, observed: &Observed, cluster: &str) -> Vec<Eve
         Action::DeleteVolume { name, .. } => {
             vec![normal("VolumeDeleted", format!("volume claim {name} of a node scaled in was deleted"))]
         }
+        Action::ReplaceVolume { volume, pod, .. } => {
+            let note = format!(
+                "volume claim {volume} can never be reached again; {pod} is made anew elsewhere and filled from the other replicas"
+            );
+            vec![warning("NodeReplaced", note)]
+        }
         Action::GrowVolume { name } => vec![normal("VolumeGrown", format!("volume claim {name} asks for more"))],
         Action::RestartPod { name, .. } => {
             vec![normal("RolloutStep", format!("{name} restarts as now described"))]

@@ -11,6 +11,7 @@ pub mod build;
 pub mod check;
 pub mod controller;
 pub mod crd;
+pub mod duration;
 pub mod events;
 pub mod http;
 pub mod leader;

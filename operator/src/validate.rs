@@ -3,13 +3,19 @@
 
 use crate::crd::{KeyValueCluster, NAME_LENGTH_MAX, VolumePolicy};
 use crate::plan::Desired;
-use crate::quantity;
+use crate::{duration, quantity};
 use dynamo::moves::Pace;
 use dynamo::ring::Quorums;
 use dynamo::token::PartitionCount;
 use kube::ResourceExt;
 use uuid::Uuid;
 
+/// How long a volume must have been out of reach for good before it is given up, unless the spec says otherwise.
+pub const REPLACE_AFTER_SECONDS: u64 = 30 * 60;
+/// The least that the spec may ask for.
+pub const REPLACE_AFTER_SECONDS_MIN: u64 = 10;
+/// The most by which nodes of one zone may outweigh those of another.
+pub const ZONE_WEIGHT_MAX: u32 = 100;
 /// Name of the node's container.
 pub const NODE_CONTAINER: &str = "node";
 
@@ -52,9 +58,11 @@ pub enum Invalid {
     /// The number of partitions is not a power of two from 16 to 16384.
     #[error("spec.partitions must be a power of two from 16 to 16384, and is {0}")]
     Partitions(i32),
-    /// The ring has another number of partitions.
-    #[error("spec.partitions may not be changed: the ring has {ring}, and the spec says {spec}; set it back")]
-    PartitionsChanged {
+    /// The ring has more partitions.
+    #[error(
+        "spec.partitions may only grow: the ring has {ring}, and the spec says {spec}; set it to {ring} or more"
+    )]
+    PartitionsShrunk {
         /// Of the ring.
         ring: i32,
         /// Of the spec.
@@ -63,6 +71,11 @@ pub enum Invalid {
     /// The size is none.
     #[error("spec.storage.size must be a size above zero, such as 10Gi, and is {0:?}")]
     Size(String),
+    /// The length of time is none.
+    #[error(
+        "spec.replaceAfter must be a length of time of at least {REPLACE_AFTER_SECONDS_MIN} s, such as 30m, and is {0:?}"
+    )]
+    ReplaceAfter(String),
     /// A sidecar has the name of the node's container, or two have one name.
     #[error("spec.podTemplate.sidecars: the name {0:?} is taken; give each sidecar its own name")]
     SidecarName(String),
@@ -92,8 +105,8 @@ pub fn validate(cluster: &KeyValueCluster, default_image: Option<&str>) -> Resul
     let partitions = u32::try_from(spec.partitions).ok().and_then(|count| PartitionCount::new(count).ok());
     let partitions = partitions.ok_or(Invalid::Partitions(spec.partitions))?;
     let ring = cluster.status.as_ref().and_then(|status| status.ring.as_ref());
-    if let Some(ring) = ring.filter(|ring| ring.partitions != spec.partitions) {
-        return Err(Invalid::PartitionsChanged { ring: ring.partitions, spec: spec.partitions });
+    if let Some(ring) = ring.filter(|ring| ring.partitions > spec.partitions) {
+        return Err(Invalid::PartitionsShrunk { ring: ring.partitions, spec: spec.partitions });
     }
     let size = &spec.storage.size;
     let volume_bytes = quantity::bytes(size).ok().filter(|bytes| *bytes > 0);
@@ -106,6 +119,10 @@ pub fn validate(cluster: &KeyValueCluster, default_image: Option<&str>) -> Resul
     let moves = moves.map_or(Ok(Pace::default().parallel_moves), |moves| {
         range("rebalance.parallelMoves", moves, 1, 16_384).map(|moves| moves as usize)
     })?;
+    let zones = spec.zones.clone().unwrap_or_default();
+    for weight in zones.weights.values() {
+        range("zones.weights", *weight, 1, ZONE_WEIGHT_MAX)?;
+    }
     Ok(Desired {
         cluster: uid,
         name,
@@ -115,10 +132,19 @@ pub fn validate(cluster: &KeyValueCluster, default_image: Option<&str>) -> Resul
         quorums,
         pace: Pace { parallel_moves: moves },
         zones: spec.zones.is_some(),
+        zone_weights: zones.weights.into_iter().map(|(zone, weight)| (zone, weight.unsigned_abs())).collect(),
+        replace_after_seconds: replace_after(spec.replace_after.as_deref())?,
         delete_on_scale_in: spec.storage.on_scale_in == VolumePolicy::Delete,
         volume_bytes,
         paused: spec.paused,
     })
+}
+
+fn replace_after(text: Option<&str>) -> Result<u64, Invalid> {
+    let Some(text) = text else { return Ok(REPLACE_AFTER_SECONDS) };
+    let seconds = duration::parse(text).ok().map(|duration| duration.as_secs());
+    let long_enough = seconds.filter(|seconds| *seconds >= REPLACE_AFTER_SECONDS_MIN);
+    long_enough.ok_or_else(|| Invalid::ReplaceAfter(text.to_owned()))
 }
 
 /// Whether pods and Services can be named after it.

@@ -4,6 +4,8 @@
 
 mod world;
 
+use dynamo::ring::Quorums;
+use dynamo::token::PartitionCount;
 use proptest::prelude::*;
 use world::World;
 
@@ -167,6 +169,88 @@ fn a_lost_volume_is_replaced() {
 }
 
 #[test]
+fn a_node_whose_host_is_gone_is_replaced_after_a_while() {
+    let mut world = World::new(4, 16);
+    world.settle();
+    let lost = world.volumes[&1].node.incarnation;
+    world.lose_host(1);
+    world.tick();
+    for _ in 0..10 {
+        let plan = world.tick();
+        assert!(plan.waiting.iter().any(|reason| reason.code() == "VolumeStranded"), "{:?}", plan.waiting);
+    }
+    world.settle();
+    assert_eq!(world.actions.iter().filter(|action| **action == "ReplaceVolume").count(), 1);
+    assert!(world.ring().unwrap().member_by_incarnation(lost).is_none());
+}
+
+#[test]
+fn a_member_that_leaves_and_whose_host_is_gone_does_not_block_the_scale_in() {
+    let mut world = World::new(5, 17);
+    world.settle();
+    world.desired.replicas = 3;
+    world.tick();
+    world.lose_host(4);
+    world.settle();
+    assert_eq!(world.pods.len(), 3);
+}
+
+#[test]
+fn what_may_be_the_last_copy_is_never_given_up() {
+    let mut world = World::new(3, 18);
+    world.settle();
+    world.lose_host(1);
+    (0..3).filter(|o| *o != 1).for_each(|ordinal| world.pods.get_mut(&ordinal).unwrap().silent = true);
+    for _ in 0..60 {
+        world.tick();
+    }
+    let plan = world.tick();
+    assert!(plan.waiting.iter().any(|reason| reason.code() == "LastCopy"), "{:?}", plan.waiting);
+    speak(&mut world);
+    world.settle();
+}
+
+#[test]
+fn partitions_are_split_while_nothing_moves() {
+    let mut world = World::new(3, 19);
+    world.settle();
+    world.desired.replicas = 5;
+    world.desired.partitions = PartitionCount::new(128).unwrap();
+    world.settle();
+    let ring = world.ring().unwrap();
+    assert_eq!((ring.partitions.len(), ring.members.len()), (128, 5));
+}
+
+#[test]
+fn n_goes_up_and_down_again() {
+    let mut world = World::new(5, 20);
+    world.settle();
+    for n in [5, 3, 1, 3] {
+        world.desired.quorums = Quorums { n, r: n / 2 + 1, w: n / 2 + 1, sloppy: true };
+        world.settle();
+        let ring = world.ring().unwrap();
+        assert!(ring.partitions.iter().all(|placement| placement.preference.len() == usize::from(n)));
+    }
+}
+
+#[test]
+fn a_scale_in_that_does_not_fit_waits_and_goes_on_when_there_is_room() {
+    let mut world = World::new(5, 21);
+    world.settle();
+    world.disk_bytes = 30_000;
+    world.desired.replicas = 3;
+    for _ in 0..20 {
+        let plan = world.tick();
+        let small = plan.waiting.iter().find(|reason| reason.code() == "DiskTooSmall");
+        assert!(small.is_some(), "{:?}", plan.waiting);
+        assert!(world.ring().unwrap().target.is_none(), "nothing is moved that does not fit");
+    }
+    world.disk_bytes = 100_000;
+    world.settle();
+    assert_eq!(world.pods.len(), 3);
+}
+
+#[test]
 fn a_new_template_restarts_every_pod_once() {
     let mut world = World::new(3, 13);
     world.settle();
@@ -213,6 +297,9 @@ enum Happening {
     ScaleStatefulSet(u32),
     NewTemplate,
     LoseVolume(u32),
+    LoseHost(u32),
+    Factor(u8),
+    Split,
     Hints(u32),
     OnScaleIn(bool),
 }
@@ -229,19 +316,29 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0u32..9).prop_map(Happening::ScaleStatefulSet),
         1 => Just(Happening::NewTemplate),
         1 => (0u32..8).prop_map(Happening::LoseVolume),
+        1 => (0u32..8).prop_map(Happening::LoseHost),
+        2 => prop_oneof![Just(3u8), Just(5)].prop_map(Happening::Factor),
+        1 => Just(Happening::Split),
         1 => (0u32..8).prop_map(Happening::Hints),
         1 => any::<bool>().prop_map(Happening::OnScaleIn),
     ]
 }
 
+/// Every pod that has a Node answers again.
+fn speak(world: &mut World) {
+    world.pods.values_mut().filter(|pod| pod.unscheduled.is_none()).for_each(|pod| pod.silent = false);
+}
+
 fn happen(world: &mut World, happening: &Happening, lost: &mut u32) {
     match happening {
-        Happening::Scale(replicas) => world.desired.replicas = *replicas,
+        Happening::Scale(replicas) => {
+            world.desired.replicas = (*replicas).max(world.desired.quorums.n.into());
+        }
         Happening::Ticks(count) => (0..*count).for_each(|_| drop(world.tick())),
         Happening::Silence(ordinal) => {
             world.pods.entry(*ordinal).and_modify(|pod| pod.silent = true);
         }
-        Happening::Speak => world.pods.values_mut().for_each(|pod| pod.silent = false),
+        Happening::Speak => speak(world),
         Happening::DeleteRing => world.config_map = None,
         Happening::DamageRing => world.config_map = Some(Err(())),
         Happening::DeleteStatefulSet => {
@@ -262,7 +359,20 @@ fn happen(world: &mut World, happening: &Happening, lost: &mut u32) {
             world.lose_volume(*ordinal);
             *lost += 1;
         }
-        Happening::LoseVolume(_) => {}
+        Happening::LoseHost(ordinal) if *lost == 0 && world.volumes.contains_key(ordinal) => {
+            world.lose_host(*ordinal);
+            *lost += 1;
+        }
+        Happening::LoseVolume(_) | Happening::LoseHost(_) => {}
+        Happening::Factor(n) if u32::from(*n) <= world.desired.replicas => {
+            let majority = n / 2 + 1;
+            world.desired.quorums = Quorums { n: *n, r: majority, w: majority, sloppy: true };
+        }
+        Happening::Factor(_) => {}
+        Happening::Split => {
+            let doubled = (world.desired.partitions.get() * 2).min(256);
+            world.desired.partitions = PartitionCount::new(doubled).unwrap();
+        }
         Happening::Hints(ordinal) => {
             if let Some(volume) = world.volumes.get_mut(ordinal)
                 && world.config_map.is_some()
@@ -286,7 +396,7 @@ proptest! {
         for happening in &story {
             happen(&mut world, happening, &mut lost);
         }
-        world.pods.values_mut().for_each(|pod| pod.silent = false);
+        speak(&mut world);
         world.settle();
     }
 }

@@ -5,7 +5,7 @@
 mod world;
 
 use annulus_operator::plan::{Desired, Objects, Observation, Observed, Pod, StoredRing, plan};
-use dynamo::token::HashKey;
+use dynamo::token::{HashKey, PartitionCount};
 use uuid::Uuid;
 use world::World;
 
@@ -260,6 +260,11 @@ fn shrinking() -> Vec<(&'static str, Situation)> {
     scaled_up.workload.as_mut().unwrap().replicas = 6;
     vec![
         ("fewer replicas are wanted", wanting(&settled(5), |desired| desired.replicas = 3)),
+        ("fewer replicas are wanted, and the data does not fit on those that stay", {
+            let mut small = settled(5);
+            small.disk_bytes = 30_000;
+            wanting(&small, |desired| desired.replicas = 3)
+        }),
         ("leaving members prove that they are dispensable", of(&world)),
         ("a leaving member does not answer", with(&world, |observed| silence(observed, 4))),
         ("a leaving member owes hints", with(&world, |observed| answer(observed, 4).status.hints = 2)),
@@ -308,8 +313,36 @@ fn tending() -> Vec<(&'static str, Situation)> {
                 pod(observed, 0).running = false;
             }),
         ),
+        ("a volume's Node is gone, for less than `spec.replaceAfter`", host_gone(3)),
+        ("a volume's Node is gone for longer", host_gone(30)),
+        ("a volume's Node is gone, and it may hold the last copy of something", {
+            let (desired, mut observed) = host_gone(30);
+            [0, 2].into_iter().for_each(|ordinal| silence(&mut observed, ordinal));
+            (desired, observed)
+        }),
+        (
+            "more partitions are wanted",
+            wanting(&world, |desired| {
+                desired.partitions = PartitionCount::new(desired.partitions.get() * 2).unwrap();
+            }),
+        ),
         ("a volume is smaller than wanted", wanting(&world, |desired| desired.volume_bytes *= 2)),
     ]
+}
+
+/// A member whose Node has been gone for so many rounds.
+fn host_gone(rounds: usize) -> Situation {
+    let mut world = settled(3);
+    world.lose_host(1);
+    for _ in 0..rounds {
+        world.tick();
+        if world.actions.last() == Some(&"ReplaceVolume") {
+            break;
+        }
+    }
+    world.lose_host(1);
+    world.tick();
+    with(&world, |observed| pod(observed, 1).unscheduled_seconds = Some(rounds as u64))
 }
 
 fn row(text: &str, (desired, observed): &Situation) -> String {

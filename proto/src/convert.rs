@@ -46,5 +46,6 @@ pub fn certificate(status: &v1::NodeStatus) -> Result<Certificate, FieldError> {
         epoch: status.epoch,
         listed_partitions: status.listed_partitions,
         hints: status.hints,
+        leftover_partitions: status.leftover_partitions,
     })
 }

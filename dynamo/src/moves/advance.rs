@@ -1,6 +1,6 @@
 //! One step of the moves: everything that may be published now, in one document.
 
-use super::{Change, MoveError, Pace, Reason, Reports, Step, Wish, membership};
+use super::{Change, MoveError, Pace, Reason, Reports, Step, Wish, membership, split};
 use crate::preference::MemberIndex;
 use crate::ring::{Also, MemberState, Phase, Placement, Ring, same_set};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +42,10 @@ pub fn advance(ring: &Ring, wish: &Wish, reports: &Reports, pace: Pace) -> Resul
     }
     membership::remove_gone(&mut next, wish, &mut change);
     activate(&mut next);
+    if let Some(finer) = split::split(&next, wish.partitions) {
+        next = finer;
+        change.split = true;
+    }
     next.epoch = ring.epoch;
     if next == *ring {
         let reasons = waiting.reasons(ring, reports);

@@ -17,6 +17,8 @@ pub struct Certificate {
     pub listed_partitions: u32,
     /// Hints it holds for others.
     pub hints: u64,
+    /// Partitions that it holds something of and is not listed for: what it has yet to hand over.
+    pub leftover_partitions: u32,
 }
 
 /// Why a node may not go yet.
@@ -48,6 +50,12 @@ pub enum NotYet {
         /// How many.
         hints: u64,
     },
+    /// It holds copies that it has yet to hand over.
+    #[error("it has yet to hand over what it has of {partitions} partitions")]
+    Leftover {
+        /// How many.
+        partitions: u32,
+    },
 }
 
 /// Whether the member of `ring` with this incarnation may be taken away, on the strength of what answered.
@@ -71,6 +79,9 @@ pub fn may_go(ring: &Ring, incarnation: Uuid, says: &Certificate) -> Result<(), 
     }
     if says.hints > 0 {
         return Err(NotYet::Hints { hints: says.hints });
+    }
+    if says.leftover_partitions > 0 {
+        return Err(NotYet::Leftover { partitions: says.leftover_partitions });
     }
     Ok(())
 }

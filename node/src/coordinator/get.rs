@@ -1,6 +1,7 @@
 //! A read: ask r replicas, merge what they have, repair those that had less.
 
 use super::{Coordinator, ReadOptions, RequestError};
+use crate::planted;
 use crate::ring_state::Installed;
 use annulus_proto::v1::{Read, ReadHint, reply, request::Operation};
 use bytes::Bytes;
@@ -70,6 +71,7 @@ impl Coordinator {
         let token = installed.view.token(key);
         let placement = installed.view.placement(installed.view.partition(token))?;
         let r = usize::from(options.replicas.unwrap_or(installed.view.ring().quorums.r));
+        let r = if planted::is("read-quorum-of-1") { 1 } else { r };
         let (me, epoch) = (installed.me?, installed.view.epoch());
         if !placement.preference.contains(&me) {
             return None;
@@ -112,6 +114,7 @@ impl<'a> Asking<'a> {
         let list =
             installed.view.placement(partition).map(|placement| placement.preference.clone()).unwrap_or_default();
         let r = usize::from(options.replicas.unwrap_or(quorums.r));
+        let r = if planted::is("read-quorum-of-1") { 1 } else { r };
         let quorum = ReadQuorum::new(&list, r);
         let me = installed.me;
         let up = |&member: &MemberIndex| {
@@ -124,7 +127,7 @@ impl<'a> Asking<'a> {
             coordinator,
             partition,
             key,
-            sloppy: quorums.sloppy && !options.strict,
+            sloppy: quorums.sloppy && (!options.strict || planted::is("strict-ignored-by-reads")),
             quorum,
             next: next.into(),
             fallbacks: None,

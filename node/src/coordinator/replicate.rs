@@ -4,6 +4,7 @@
 
 use super::{Coordinator, RequestError, WriteOptions};
 use crate::peers::PeerError;
+use crate::planted;
 use crate::ring_state::Installed;
 use crate::storage::Submitted;
 use annulus_proto::v1::{Hint, reply, request::Operation};
@@ -128,7 +129,14 @@ impl Replication {
 
     async fn take(&mut self, arrival: Arrival) -> Progress {
         match arrival {
-            Arrival::Stored(member) => self.quorum.add_result(member, Outcome::Stored),
+            Arrival::Stored(member) => {
+                if planted::is("quorum-counts-a-node-twice")
+                    && let Some(&other) = self.quorum.missing().iter().find(|other| **other != member)
+                {
+                    self.quorum.add_result(other, Outcome::Stored);
+                }
+                self.quorum.add_result(member, Outcome::Stored)
+            }
             Arrival::HintStored { target, fallback } => {
                 self.quorum.add_result(target, Outcome::StoredByFallback(fallback))
             }
@@ -170,7 +178,11 @@ impl Replication {
     }
 
     fn send_to_holders(&mut self) {
-        for member in self.placement().map(Placement::holders).unwrap_or_default() {
+        let holders = self.placement().map(|placement| match planted::is("second-list-ignored") {
+            true => placement.preference.clone(),
+            false => placement.holders(),
+        });
+        for member in holders.unwrap_or_default() {
             if self.sent.insert(member) {
                 self.send(member);
             }
@@ -314,12 +326,14 @@ fn arrival_of_store(member: MemberIndex, answer: Result<reply::Result, PeerError
 fn lists(installed: &Installed, partition: u32, options: WriteOptions) -> Vec<(Vec<MemberIndex>, usize)> {
     let Some(placement) = installed.view.placement(partition) else { return Vec::new() };
     let w = usize::from(options.replicas.unwrap_or(installed.view.ring().quorums.w));
-    let also = placement.also.iter().map(|also| also.list.clone());
+    let also = placement.also.iter().filter(|_| !planted::is("second-list-ignored"));
+    let also = also.map(|also| also.list.clone());
     std::iter::once(placement.preference.clone()).chain(also).map(|list| (list, w)).collect()
 }
 
 fn quorum(installed: &Installed, partition: u32, options: WriteOptions) -> WriteQuorum {
-    let sloppy = installed.view.ring().quorums.sloppy && !options.strict;
+    let strict = options.strict && !planted::is("strict-ignored-by-writes");
+    let sloppy = installed.view.ring().quorums.sloppy && !strict;
     WriteQuorum::new(&lists(installed, partition, options), sloppy)
 }
 

@@ -90,7 +90,7 @@ impl Coordinator {
         let owned = |partition| {
             installed.view.placement(partition).is_some_and(|placement| placement.preference.first() == Some(&me))
         };
-        self.parts.replica.counters().sum(owned).live
+        self.parts.replica.counters().sum(installed.view.count(), owned).live
     }
 }
 

@@ -57,6 +57,7 @@ impl Node {
     fn spawn(&mut self, directory: &Directory, settings: &Settings) -> anyhow::Result<()> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.node_log(self.ordinal))?;
         let child = Command::new(std::env::current_exe()?)
+            .env("TOKIO_WORKER_THREADS", worker_threads(directory).to_string())
             .arg("serve")
             .arg("--data-dir")
             .arg(directory.node(self.ordinal))
@@ -105,6 +106,14 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// A node's share of the processors, at least one: threads beyond that only wake each other. What the environment says
+/// comes first.
+fn worker_threads(directory: &Directory) -> usize {
+    let told = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|told| told.parse().ok());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    told.unwrap_or(processors / directory.wish().unwrap_or(1).max(1)).max(1)
 }
 
 /// Calls on a temporary client, boxed so that the client lives as long as the call.

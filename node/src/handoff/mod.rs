@@ -2,6 +2,7 @@
 
 mod compare;
 mod fetch;
+mod hand_over;
 mod hinted;
 mod leftover;
 mod pull;

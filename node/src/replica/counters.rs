@@ -1,9 +1,12 @@
-//! How many keys and bytes each partition has here, kept as they change.
+//! How many keys and bytes are here, kept as they change.
+//!
+//! Counted by hash slot, of which no partition is a part: so the counts stay right when the partitions split.
 
 use dynamo::object::Object;
+use dynamo::token::{PartitionCount, SLOTS, Token, slots};
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Counts of one partition.
+/// Counts of one hash slot.
 #[derive(Debug, Default)]
 struct Count {
     live: AtomicI64,
@@ -11,10 +14,10 @@ struct Count {
     bytes: AtomicI64,
 }
 
-/// Counts of all partitions of a ring.
+/// Counts of everything that is here.
 #[derive(Debug)]
 pub struct Counters {
-    partitions: Vec<Count>,
+    slots: Vec<Count>,
 }
 
 /// A sum over partitions.
@@ -45,45 +48,58 @@ impl Weight {
     }
 }
 
-impl Counters {
+impl Default for Counters {
     /// Zero everywhere.
-    #[must_use]
-    pub fn new(partitions: usize) -> Self {
-        Self { partitions: (0..partitions).map(|_| Count::default()).collect() }
+    fn default() -> Self {
+        Self { slots: (0..SLOTS).map(|_| Count::default()).collect() }
     }
+}
 
-    /// Replaces what was counted as `before` by `after`.
-    pub fn replace(&self, partition: u32, before: Weight, after: Weight) {
-        let Some(count) = self.partitions.get(partition as usize) else { return };
+impl Counters {
+    /// Replaces what was counted as `before` by `after`, at the place of `token`.
+    pub fn replace(&self, token: Token, before: Weight, after: Weight) {
+        let Some(count) = self.slots.get(usize::from(token.slot())) else { return };
         count.live.fetch_add(after.live - before.live, Ordering::Relaxed);
         count.items.fetch_add(after.items - before.items, Ordering::Relaxed);
         count.bytes.fetch_add(after.bytes - before.bytes, Ordering::Relaxed);
     }
 
-    /// Counts of one partition.
+    /// Counts of one of `count` partitions.
     #[must_use]
-    pub fn of(&self, partition: u32) -> Sum {
-        self.partitions.get(partition as usize).map_or_else(Sum::default, Count::sum)
+    pub fn of(&self, partition: u32, count: PartitionCount) -> Sum {
+        Sum::over(self.slots.get(slots(partition, count)).unwrap_or_default())
     }
 
-    /// Sum over the partitions that `select` names.
+    /// Counts of everything.
     #[must_use]
-    pub fn sum(&self, select: impl Fn(u32) -> bool) -> Sum {
-        let mut total = Sum::default();
-        for (partition, count) in (0u32..).zip(&self.partitions).filter(|(partition, _)| select(*partition)) {
-            let sum = count.sum();
-            debug_assert!(partition < u32::MAX);
-            total.live += sum.live;
-            total.items += sum.items;
-            total.bytes += sum.bytes;
-        }
-        total
+    pub fn total(&self) -> Sum {
+        Sum::over(&self.slots)
+    }
+
+    /// Sum over those of `count` partitions that `select` names.
+    #[must_use]
+    pub fn sum(&self, count: PartitionCount, select: impl Fn(u32) -> bool) -> Sum {
+        (0..count.get()).filter(|partition| select(*partition)).map(|partition| self.of(partition, count)).fold(
+            Sum::default(),
+            |total, sum| Sum {
+                live: total.live + sum.live,
+                items: total.items + sum.items,
+                bytes: total.bytes + sum.bytes,
+            },
+        )
     }
 }
 
-impl Count {
-    fn sum(&self) -> Sum {
-        let read = |value: &AtomicI64| u64::try_from(value.load(Ordering::Relaxed)).unwrap_or(0);
-        Sum { live: read(&self.live), items: read(&self.items), bytes: read(&self.bytes) }
+impl Sum {
+    fn over(counts: &[Count]) -> Self {
+        let total = |value: fn(&Count) -> &AtomicI64| {
+            let sum: i64 = counts.iter().map(|count| value(count).load(Ordering::Relaxed)).sum();
+            u64::try_from(sum).unwrap_or(0)
+        };
+        Self {
+            live: total(|count| &count.live),
+            items: total(|count| &count.items),
+            bytes: total(|count| &count.bytes),
+        }
     }
 }

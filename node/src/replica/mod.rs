@@ -16,13 +16,13 @@ pub use objects::{Objects, Overlay, Updated};
 
 use crate::config::Limits;
 use crate::coordinator::{Causality, Write};
+use crate::planted;
 use crate::ring_state::{Fence, Installed, RingState};
 use crate::storage::{Births, Committer, Engine, EngineError, Reservation, StorageError, Submitted};
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use dynamo::hlc::{Clock, Hlc};
 use dynamo::object::{Actor, By, Change, CodecError, Object, Outcome, Refusal, Value};
-use dynamo::token::Token;
+use dynamo::token::{PartitionCount, SLOTS, Token, slots};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +33,9 @@ const OBJECT_BYTES_EXTRA: usize = 64 << 10;
 /// Reads the wall clock, in milliseconds since 1970.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// Where nothing is known of the key, the place does not matter: the dot is of a new birth.
+const ANYWHERE: Token = Token(0);
+
 /// The replica store of a node.
 pub struct Replica {
     objects: Objects,
@@ -42,14 +45,14 @@ pub struct Replica {
     committer: Committer,
     ring: Arc<RingState>,
     births: Births,
-    /// By partition: births below this one belong to state that was dropped since; they are not continued.
-    birth_floors: ArcSwap<Vec<AtomicU64>>,
+    /// By hash slot: births below this one belong to state that was dropped since; they are not continued.
+    birth_floors: Vec<AtomicU64>,
     /// Births below this one may belong to dots that a failed commit took back here, but not at the peers that had
     /// been sent them.
     failed_floor: AtomicU64,
     /// Failed commits that `failed_floor` accounts for.
     failed_commits: AtomicU64,
-    counters: Arc<ArcSwap<Counters>>,
+    counters: Arc<Counters>,
     leaves: Arc<Leaves>,
     incarnation: u64,
     clock: Mutex<Clock>,
@@ -134,11 +137,12 @@ impl Replica {
     pub fn open(parts: Parts, limits: &Limits) -> Result<Self, EngineError> {
         let Parts { engine, committer, overlays, ring, births, wall } = parts;
         let hints = Hints::open(engine.clone(), committer.clone(), overlays.hints.clone(), limits)?;
-        let counters = Arc::new(ArcSwap::from_pointee(Counters::new(0)));
+        let counters = Arc::new(recount::count(engine.as_ref())?);
         let leaves = Arc::new(Leaves::open(engine.as_ref())?);
-        recount::correct_after_failures(&overlays.data, &engine, &ring, &counters, &leaves);
+        recount::correct_after_failures(&overlays.data, &engine, &counters, &leaves);
+        let floor = births.next();
         let objects = Objects::new(engine.clone(), committer.clone(), overlays.data.clone());
-        let replica = Self {
+        Ok(Self {
             objects: objects.noted_in(leaves.clone()),
             hints,
             incarnation: ring.incarnation().as_u64_pair().1,
@@ -146,7 +150,7 @@ impl Replica {
             committer,
             ring,
             births,
-            birth_floors: ArcSwap::default(),
+            birth_floors: (0..SLOTS).map(|_| AtomicU64::new(floor)).collect(),
             failed_floor: AtomicU64::new(0),
             failed_commits: AtomicU64::new(0),
             counters,
@@ -157,9 +161,7 @@ impl Replica {
             string_bytes_max: limits.value_bytes_max + OBJECT_BYTES_EXTRA,
             collection_bytes_max: limits.collection_bytes_max,
             overlay: overlays.data,
-        };
-        replica.fit_ring()?;
-        Ok(replica)
+        })
     }
 
     /// The engine, for scans.
@@ -174,10 +176,10 @@ impl Replica {
         &self.committer
     }
 
-    /// Counts by partition.
+    /// Counts of what is here.
     #[must_use]
-    pub fn counters(&self) -> Arc<Counters> {
-        self.counters.load_full()
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Sums of what is here, for anti-entropy.
@@ -241,23 +243,25 @@ impl Replica {
     ) -> Result<Option<Submitted>, ReplicaError> {
         let object = Object::decode(incoming.clone())?;
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
-            let installed = self.admit(token, epoch)?;
-            let partition = installed.view.partition(token);
+            self.admit(token, epoch)?;
             let Some(current) = current else {
-                self.count(partition, Weight::default(), Weight::of(key, &object, incoming.len()));
+                self.counters.replace(token, Weight::default(), Weight::of(key, &object, incoming.len()));
                 return Ok((Some(incoming), ()));
             };
             if current == incoming {
                 return Ok((None, ()));
             }
             let mine = Object::decode(current.clone())?;
-            let merged = mine.merge(&object);
+            let mut merged = mine.merge(&object);
+            if planted::is("merge-drops-sibling") && mine.max_timestamp() < object.max_timestamp() {
+                merged = object.clone();
+            }
             if merged == mine {
                 return Ok((None, ()));
             }
             let encoded = merged.encode();
             let before = Weight::of(key, &mine, current.len());
-            self.count(partition, before, Weight::of(key, &merged, encoded.len()));
+            self.counters.replace(token, before, Weight::of(key, &merged, encoded.len()));
             Ok::<_, ReplicaError>((Some(encoded), ()))
         })?;
         self.observe(&object);
@@ -280,13 +284,12 @@ impl Replica {
     ) -> Result<Coordinated, ReplicaError> {
         let reservation = self.committer.reserve(key.len() + payload_len(&write) + 128).await?;
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
-            let installed = self.admit(token, epoch)?;
-            let partition = installed.view.partition(token);
+            self.admit(token, epoch)?;
             let current_len = current.as_ref().map_or(0, Bytes::len);
             let before = current.map(Object::decode).transpose()?;
-            let result = self.decide(partition, before.as_ref(), write)?;
+            let result = self.decide(token, before.as_ref(), write)?;
             let weight = before.as_ref().map(|object| Weight::of(key, object, current_len)).unwrap_or_default();
-            self.count(partition, weight, Weight::of(key, &result.object, result.encoded.len()));
+            self.counters.replace(token, weight, Weight::of(key, &result.object, result.encoded.len()));
             Ok::<_, ReplicaError>((Some(result.encoded.clone()), result))
         })?;
         match updated {
@@ -313,8 +316,7 @@ impl Replica {
     ) -> Result<(Outcome, Option<(Bytes, Submitted)>), ReplicaError> {
         let reservation = self.committer.reserve(key.len() + known.encoded_len() + change.bytes() + 128).await?;
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
-            let installed = self.admit(token, epoch)?;
-            let partition = installed.view.partition(token);
+            self.admit(token, epoch)?;
             let current_len = current.as_ref().map_or(0, Bytes::len);
             let mine = current.map(Object::decode).transpose()?;
             let before = match &mine {
@@ -323,14 +325,14 @@ impl Replica {
                 None => known.clone(),
             };
             // What is here decides whether this node's own actor is continued.
-            let (object, outcome) = before.change(change, self.by(partition, mine.as_ref(), &before));
+            let (object, outcome) = before.change(change, self.by(token, mine.as_ref(), &before));
             let (object, outcome) = match self.bounded(object, outcome) {
                 Ok(bounded) => bounded,
                 Err(outcome) => return Ok((None, (outcome, None))),
             };
             let encoded = object.encode();
             let weight = mine.as_ref().map(|mine| Weight::of(key, mine, current_len)).unwrap_or_default();
-            self.count(partition, weight, Weight::of(key, &object, encoded.len()));
+            self.counters.replace(token, weight, Weight::of(key, &object, encoded.len()));
             Ok::<_, ReplicaError>((Some(encoded.clone()), (outcome, Some(encoded))))
         })?;
         self.observe(known);
@@ -344,16 +346,16 @@ impl Replica {
     #[must_use]
     pub fn change_blind(&self, change: &Change) -> (Option<Object>, Outcome) {
         let nothing = Object::default();
-        nothing.change(change, self.by(u32::MAX, None, &nothing))
+        nothing.change(change, self.by(ANYWHERE, None, &nothing))
     }
 
-    fn by(&self, partition: u32, mine: Option<&Object>, before: &Object) -> By {
+    fn by(&self, token: Token, mine: Option<&Object>, before: &Object) -> By {
         let now_ms = self.now_ms();
         let timestamp = match before.max_timestamp() {
             Some(newest) => self.clock.lock().next_after(now_ms, newest),
             None => self.clock.lock().now(now_ms),
         };
-        By { actor: self.actor(partition, mine), timestamp, now_ms }
+        By { actor: self.actor(token, mine), timestamp, now_ms }
     }
 
     /// Refuses objects that would get too large.
@@ -376,11 +378,11 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError::TooManySiblings`] cannot occur; others cannot either, today.
     pub fn coordinate_blind(&self, write: Write) -> Result<(Object, Bytes, Hlc), ReplicaError> {
-        let decided = self.decide(u32::MAX, None, write)?;
+        let decided = self.decide(ANYWHERE, None, write)?;
         Ok((decided.object, decided.encoded, decided.timestamp))
     }
 
-    fn decide(&self, partition: u32, before: Option<&Object>, write: Write) -> Result<Decided, ReplicaError> {
+    fn decide(&self, token: Token, before: Option<&Object>, write: Write) -> Result<Decided, ReplicaError> {
         let wall = self.now_ms();
         let newest = before.and_then(Object::max_timestamp);
         let timestamp = match newest {
@@ -388,7 +390,7 @@ impl Replica {
             None => self.clock.lock().now(wall),
         };
         let value = Value { timestamp, expires_at_ms: write.expires_at_ms, payload: write.payload };
-        let actor = self.actor(partition, before);
+        let actor = self.actor(token, before);
         let empty = Object::default();
         let before = before.unwrap_or(&empty);
         let existed = before.visible(wall).is_some();
@@ -406,13 +408,15 @@ impl Replica {
 
     /// Continues this node's own actor of the key if the state here is trustworthy for it; else a new birth, so that
     /// no dot is ever issued twice (Riak's kv679).
-    fn actor(&self, partition: u32, before: Option<&Object>) -> Actor {
+    fn actor(&self, token: Token, before: Option<&Object>) -> Actor {
         let own = before.and_then(|object| object.own_actor(self.incarnation));
-        let floors = self.birth_floors.load();
-        let floor = floors.get(partition as usize).map_or(0, |floor| floor.load(Ordering::Acquire));
+        let floor =
+            self.birth_floors.get(usize::from(token.slot())).map_or(0, |floor| floor.load(Ordering::Acquire));
         let floor = floor.max(self.failed_floor());
         match own {
             Some(actor) if self.births.is_of_this_start(actor.birth) && actor.birth >= floor => actor,
+            Some(actor) if planted::is("dot-reuse-after-crash") => actor,
+            _ if planted::is("dot-reuse-after-volume-loss") => Actor { incarnation: self.incarnation, birth: 1 },
             _ => Actor { incarnation: self.incarnation, birth: self.births.next() },
         }
     }
@@ -428,10 +432,14 @@ impl Replica {
         self.failed_floor.load(Ordering::Acquire)
     }
 
-    /// From now on no birth issued so far is continued in this partition: its state here was dropped.
-    pub fn raise_birth_floor(&self, partition: u32) {
-        if let Some(floor) = self.birth_floors.load().get(partition as usize) {
-            floor.store(self.births.next(), Ordering::Release);
+    /// From now on no birth issued so far is continued in this one of `count` partitions: its state here was dropped.
+    pub fn raise_birth_floor(&self, partition: u32, count: PartitionCount) {
+        if planted::is("dot-reuse-after-drop") {
+            return;
+        }
+        let next = self.births.next();
+        for floor in self.birth_floors.get(slots(partition, count)).unwrap_or_default() {
+            floor.store(next, Ordering::Release);
         }
     }
 
@@ -448,11 +456,11 @@ impl Replica {
             let Some(installed) = self.ring.load() else { return false };
             let partition = installed.view.partition(token);
             let listed = |me| installed.view.placement(partition).is_some_and(|placement| placement.names(me));
-            if installed.me.is_some_and(listed) {
+            if installed.me.is_some_and(listed) && !planted::is("leftovers-ignore-second-list") {
                 return false;
             }
             if let Ok(object) = Object::decode(current.clone()) {
-                self.count(partition, Weight::of(&key, &object, current.len()), Weight::default());
+                self.counters.replace(token, Weight::of(&key, &object, current.len()), Weight::default());
             }
             true
         })?)
@@ -474,13 +482,9 @@ impl Replica {
 
     fn observe(&self, object: &Object) {
         if let Some(newest) = object.max_timestamp() {
-            let wall = self.now_ms();
+            let wall = if planted::is("clock-jump-accepted") { newest.millis() } else { self.now_ms() };
             self.clock.lock().observe(newest, wall);
         }
-    }
-
-    fn count(&self, partition: u32, before: Weight, after: Weight) {
-        self.counters.load().replace(partition, before, after);
     }
 }
 

@@ -1,48 +1,31 @@
-//! Counting what is here from the engine: at the start, when the number of partitions changes, and what a failed
-//! commit has left uncertain.
+//! Counting what is here from the engine: at the start, and what a failed commit has left uncertain.
 
-use super::{Counters, Leaves, Overlay, Replica, Weight, split_storage_key};
-use crate::ring_state::RingState;
+use super::{Counters, Leaves, Overlay, Weight, split_storage_key};
 use crate::storage::{Engine, EngineError, ScanRange, Space};
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use dynamo::object::Object;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 const PAGE_ITEMS_MAX: usize = 4096;
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
-impl Replica {
-    /// Makes counters and birth floors fit the installed ring's number of partitions.
-    ///
-    /// # Errors
-    /// When the engine cannot be read; the counters stay as they were.
-    pub fn fit_ring(&self) -> Result<(), EngineError> {
-        let Some(installed) = self.ring.load() else { return Ok(()) };
-        let partitions = installed.view.count().get() as usize;
-        if self.birth_floors.load().len() == partitions {
-            return Ok(());
+/// Counts everything that is here.
+///
+/// # Errors
+/// When the engine cannot be read.
+pub(super) fn count(engine: &dyn Engine) -> Result<Counters, EngineError> {
+    let counters = Counters::default();
+    let mut range = ScanRange::tokens(0, u64::MAX);
+    loop {
+        let page = engine.scan(Space::Data, &range, PAGE_ITEMS_MAX, PAGE_BYTES_MAX)?;
+        for (storage_key, value) in &page.items {
+            let Some((token, key)) = split_storage_key(storage_key) else { continue };
+            counters.replace(token, Weight::default(), weight(&key, Some(value)));
         }
-        let counters = Counters::new(partitions);
-        let mut range = ScanRange::tokens(0, u64::MAX);
-        loop {
-            let page = self.engine.scan(Space::Data, &range, PAGE_ITEMS_MAX, PAGE_BYTES_MAX)?;
-            for (storage_key, value) in &page.items {
-                let Some((token, key)) = split_storage_key(storage_key) else { continue };
-                let Ok(object) = Object::decode(value.clone()) else { continue };
-                let weight = Weight::of(&key, &object, value.len());
-                counters.replace(installed.view.partition(token), Weight::default(), weight);
-            }
-            match page.items.last() {
-                Some((last, _)) if page.more => range.after = Some(last.clone()),
-                _ => break,
-            }
+        match page.items.last() {
+            Some((last, _)) if page.more => range.after = Some(last.clone()),
+            _ => return Ok(counters),
         }
-        self.counters.store(Arc::new(counters));
-        let floor = self.births.next();
-        self.birth_floors.store(Arc::new((0..partitions).map(|_| AtomicU64::new(floor)).collect()));
-        Ok(())
     }
 }
 
@@ -50,21 +33,16 @@ impl Replica {
 pub(super) fn correct_after_failures(
     overlay: &Overlay,
     engine: &Arc<dyn Engine>,
-    ring: &Arc<RingState>,
-    counters: &Arc<ArcSwap<Counters>>,
+    counters: &Arc<Counters>,
     leaves: &Arc<Leaves>,
 ) {
-    // Weak: the ring holds the committer, whose callback holds the overlay.
-    let (engine, ring, counters, leaves) =
-        (engine.clone(), Arc::downgrade(ring), counters.clone(), leaves.clone());
+    let (engine, counters, leaves) = (engine.clone(), counters.clone(), leaves.clone());
     overlay.tell_of_taken_back(Box::new(move |storage_key, counted| {
+        let Some((token, key)) = split_storage_key(storage_key) else { return };
         // An engine that cannot be read is opened anew, and everything is counted then.
         let Ok(actual) = engine.get(Space::Data, storage_key) else { return };
         leaves.replace(storage_key, counted, actual.as_ref());
-        let Some(installed) = ring.upgrade().and_then(|ring| ring.load()) else { return };
-        let Some((token, key)) = split_storage_key(storage_key) else { return };
-        let partition = installed.view.partition(token);
-        counters.load().replace(partition, weight(&key, counted), weight(&key, actual.as_ref()));
+        counters.replace(token, weight(&key, counted), weight(&key, actual.as_ref()));
     }));
 }
 

@@ -32,6 +32,8 @@ fn what_works_is_let_in() {
         json!({"replicas": 5, "replicationFactor": 5, "consistency": {"read": 5, "write": 1}}),
         json!({"replicas": 1, "replicationFactor": 1}),
         json!({"partitions": 16384}),
+        json!({"replaceAfter": "1h30m"}),
+        json!({"zones": {"topologyKey": "zone", "weights": {"a": 2}}}),
         json!({"storage": {"size": "1.5Ti", "storageClassName": "fast"}}),
     ];
     for spec in works {
@@ -50,6 +52,9 @@ fn what_cannot_work_is_refused_with_what_to_do() {
         ("demo", json!({"partitions": 1000}), "power of two from 16 to 16384"),
         ("demo", json!({"partitions": 8}), "power of two from 16 to 16384"),
         ("demo", json!({"partitions": 32768}), "power of two from 16 to 16384"),
+        ("demo", json!({"replaceAfter": "5s"}), "at least 10s"),
+        ("demo", json!({"replaceAfter": "soon"}), "at least 10s"),
+        ("demo", json!({"zones": {"topologyKey": "zone", "weights": {"a": 0}}}), "from 1 to 100"),
         ("demo", json!({"storage": {"size": "ten"}}), "a size above zero"),
         ("demo", json!({"storage": {"size": "0"}}), "a size above zero"),
         (&long, json!({}), "choose a shorter name"),
@@ -65,7 +70,7 @@ fn what_cannot_work_is_refused_with_what_to_do() {
 #[test]
 fn what_may_not_change_is_kept() {
     let cases = [
-        (json!({}), json!({"partitions": 2048}), "spec.partitions may not be changed"),
+        (json!({}), json!({"partitions": 512}), "spec.partitions may only be raised"),
         (json!({"storage": {"size": "10Gi"}}), json!({"storage": {"size": "9Gi"}}), "may not shrink"),
         (json!({"storage": {"size": "1Ti"}}), json!({"storage": {"size": "1000Gi"}}), "may not shrink"),
         (

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A key-value store of some nodes, each item kept on `replicationFactor` of them.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -60,13 +61,14 @@ pub struct KeyValueClusterSpec {
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 15))]
     pub replication_factor: i32,
-    /// Number of partitions Q of the ring, a power of two. May not be changed.
+    /// Number of partitions Q of the ring, a power of two. May be raised while serving, which moves no data; never
+    /// lowered.
     #[serde(default = "default_partitions")]
     #[x_kube(
         validation = Rule::new("self in [16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384]")
             .message("spec.partitions must be a power of two from 16 to 16384, such as 1024"),
-        validation = Rule::new("self == oldSelf")
-            .message("spec.partitions may not be changed; make another cluster with as many partitions as you need and copy the data")
+        validation = Rule::new("self >= oldSelf")
+            .message("spec.partitions may only be raised, for partitions are split and never merged; keep it, or make another cluster with fewer and copy the data")
     )]
     pub partitions: i32,
     /// Default quorums of requests that do not name their own.
@@ -78,6 +80,15 @@ pub struct KeyValueClusterSpec {
     /// Spreads the replicas of each item over failure domains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zones: Option<Zones>,
+    /// How long a volume must have been out of reach for good, since its Node or the volume itself is gone, before it is
+    /// given up and its replicas are made anew elsewhere: such as `30m`, which is what absent means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 16))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]{1,6}[hms]){1,3}$') && duration(self) >= duration('10s')")
+            .message("spec.replaceAfter must be a length of time of at least 10s, such as 30m or 1h30m")
+    )]
+    pub replace_after: Option<String>,
     /// Compute resources of the node's container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
@@ -170,12 +181,20 @@ pub enum ImagePullPolicy {
 }
 
 /// Failure domains.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Zones {
     /// Label of the Kubernetes nodes whose value names the failure domain, such as `topology.kubernetes.io/zone`.
     #[schemars(length(min = 1, max = 316))]
     pub topology_key: String,
+    /// Share of the data of each node in a zone relative to the others, from 1 to 100, for nodes that are not alike.
+    /// A zone that is not named has 1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[x_kube(
+        validation = Rule::new("self.all(zone, self[zone] >= 1 && self[zone] <= 100)")
+            .message("spec.zones.weights must be from 1 to 100")
+    )]
+    pub weights: BTreeMap<String, i32>,
 }
 
 /// Bounds on the work of a rebalance.

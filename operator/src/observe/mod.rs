@@ -2,6 +2,7 @@
 
 mod answers;
 mod objects;
+mod stranded;
 
 pub use answers::{answer, ask};
 
@@ -15,6 +16,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, Se
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use std::collections::BTreeMap;
@@ -89,11 +91,18 @@ pub async fn observe(
     let zones = zones(client, cluster, &pods.items).await?;
 
     let stored = stored(cluster, config_map.as_ref());
-    let mut seen_pods: Vec<_> = pods.items.iter().filter_map(|pod| objects::pod(&name, pod, &zones)).collect();
+    let now = Timestamp::now();
+    let mut seen_pods: Vec<_> =
+        pods.items.iter().filter_map(|pod| objects::pod(&name, pod, &zones, now)).collect();
     seen_pods.sort_by_key(|pod| pod.ordinal);
     answers::ask_all(nodes, &mut seen_pods, &stored, known_epoch).await;
     let mut volumes: Vec<_> = claims.items.iter().filter_map(|claim| objects::volume(&name, claim)).collect();
     volumes.sort_by_key(|volume| volume.ordinal);
+    match stranded::stranded(client, &claims.items, &seen_pods).await {
+        Ok(mut stranded) => volumes.iter_mut().for_each(|volume| volume.stranded = stranded.remove(&volume.name)),
+        // Nothing is given up then; everything else goes on.
+        Err(error) => tracing::warn!(%error, "whether volumes are out of reach for good is not known"),
+    }
 
     if let Some(stateful_set) = &stateful_set {
         let fingerprint = stateful_set.annotations().get(BUILT_FROM).cloned();

@@ -6,6 +6,8 @@ use crate::quantity;
 use crate::validate::NODE_CONTAINER;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{self, ContainerStatus, PersistentVolumeClaim, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -27,12 +29,15 @@ pub(super) fn workload(stateful_set: &StatefulSet) -> Workload {
     }
 }
 
-pub(super) fn pod(cluster: &str, pod: &v1::Pod, zones: &BTreeMap<String, String>) -> Option<Pod> {
+pub(super) fn pod(cluster: &str, pod: &v1::Pod, zones: &BTreeMap<String, String>, now: Timestamp) -> Option<Pod> {
     let name = pod.name_any();
     let ordinal = name.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()?;
     let status = pod.status.clone().unwrap_or_default();
     let conditions = status.conditions.as_deref().unwrap_or_default();
     let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let unscheduled = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    let unscheduled_since = unscheduled.and_then(|condition| condition.last_transition_time.as_ref());
+    let seconds_since = |since: &Time| u64::try_from(now.as_second() - since.0.as_second()).unwrap_or(0);
     let node = node_container(&status);
     let running = node.and_then(|node| node.state.as_ref()).is_some_and(|state| state.running.is_some());
     let host = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
@@ -43,6 +48,7 @@ pub(super) fn pod(cluster: &str, pod: &v1::Pod, zones: &BTreeMap<String, String>
         ready,
         running,
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        unscheduled_seconds: unscheduled_since.map(seconds_since),
         revision: pod.labels().get("controller-revision-hash").cloned().unwrap_or_default(),
         zone: host.and_then(|host| zones.get(host)).cloned(),
         node: Observation::NoAnswer(why_no_address(&status)),
@@ -82,6 +88,7 @@ pub(super) fn volume(cluster: &str, claim: &PersistentVolumeClaim) -> Option<Vol
         bound: phase != Some("Pending"),
         terminating: claim.metadata.deletion_timestamp.is_some(),
         cluster: claim.labels().get(CLUSTER_UID).and_then(|uid| Uuid::parse_str(uid).ok()),
+        stranded: None,
         bytes: size.and_then(|size| quantity::bytes(&size.0).ok()).unwrap_or(0),
         name,
     })

@@ -4,7 +4,7 @@ use annulus_proto::v1::NodeStatus;
 use dynamo::moves::Pace;
 use dynamo::ring::{Quorums, Ring};
 use dynamo::token::PartitionCount;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// What the user asks for, checked by [`crate::validate`].
@@ -26,6 +26,10 @@ pub struct Desired {
     pub pace: Pace,
     /// Whether zones matter, so that a node without a known zone may not join.
     pub zones: bool,
+    /// Weight of the nodes in a zone, where it is not 1.
+    pub zone_weights: BTreeMap<String, u32>,
+    /// How long a volume must have been out of reach for good before it is given up.
+    pub replace_after_seconds: u64,
     /// Whether a proven volume is deleted after a scale in.
     pub delete_on_scale_in: bool,
     /// Wanted size of each volume, in bytes.
@@ -95,6 +99,8 @@ pub struct Pod {
     pub running: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
+    /// For how long no Node could be found for it; `None` when it has one.
+    pub unscheduled_seconds: Option<u64>,
     /// Revision it was made from.
     pub revision: String,
     /// Failure domain of its host, where one is known.
@@ -142,6 +148,8 @@ pub struct Volume {
     pub cluster: Option<Uuid>,
     /// Size asked for, in bytes.
     pub bytes: u128,
+    /// Why no Node can ever reach it again, if so.
+    pub stranded: Option<String>,
 }
 
 /// The ring's `ConfigMap`.

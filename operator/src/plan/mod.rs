@@ -4,10 +4,12 @@
 //!
 //! `docs/operator.md` has the table of its decisions; a test compares the two.
 
+mod capacity;
 mod facts;
 mod proof;
 mod reason;
 mod recover;
+mod replace;
 mod rollout;
 mod volumes;
 pub mod wish;
@@ -17,7 +19,7 @@ pub use facts::{Answer, Desired, Objects, Observation, Observed, Pod, StoredRing
 pub use proof::{Proof, prove};
 pub use reason::{NoProof, Reason};
 
-use dynamo::moves::{self, Change, Step};
+use dynamo::moves::{self, Change, MoveError, Step};
 use dynamo::ring::Ring;
 use dynamo::token::HashKey;
 use recover::Recovery;
@@ -78,6 +80,17 @@ pub enum Action {
         /// Its UID: a claim made anew under the name is spared.
         uid: String,
     },
+    /// Give up a volume that can never be reached again, and its pod, so that both are made anew elsewhere.
+    ReplaceVolume {
+        /// Name of the claim.
+        volume: String,
+        /// Its UID: a claim made anew under the name is spared.
+        volume_uid: String,
+        /// Name of the pod.
+        pod: String,
+        /// Its UID: a pod made anew under the name is spared.
+        pod_uid: String,
+    },
     /// Ask for a larger volume.
     GrowVolume {
         /// Name of the claim.
@@ -124,6 +137,7 @@ impl Action {
             Self::RestoreRing { .. } => "RestoreRing",
             Self::PublishRing { .. } => "PublishRing",
             Self::DeleteVolume { .. } => "DeleteVolume",
+            Self::ReplaceVolume { .. } => "ReplaceVolume",
             Self::GrowVolume { .. } => "GrowVolume",
             Self::RestartPod { .. } => "RestartPod",
         }
@@ -177,8 +191,10 @@ fn with_ring(
     if let Some(action) = workload::grow(desired, workload, Some(ring), &gone) {
         return Some(action);
     }
-    let wish = wish::wish(desired, observed, ring, &gone, waiting);
-    let settled = match moves::advance(ring, &wish, &wish::reports(observed, ring), desired.pace) {
+    if let Some(action) = replace::replace(desired, observed, ring, &gone, waiting) {
+        return Some(action);
+    }
+    let settled = match advance(desired, observed, ring, &gone, waiting) {
         Ok(Step::Publish(..)) if observed.published_just_now => {
             waiting.push(Reason::Pacing);
             return None;
@@ -199,6 +215,29 @@ fn with_ring(
         .or_else(|| rollout::broken(observed, workload))
         .or_else(|| rollout::next(desired, observed, workload, ring, settled, waiting))
         .or_else(|| volumes::grow(desired, observed))
+}
+
+/// The next step towards the wish; towards as much of it as fits on the disks, if not all of it does.
+fn advance(
+    desired: &Desired,
+    observed: &Observed,
+    ring: &Ring,
+    gone: &BTreeSet<Uuid>,
+    waiting: &mut Vec<Reason>,
+) -> Result<Step, MoveError> {
+    let reports = wish::reports(observed, ring);
+    let wish = wish::wish(desired, observed, ring, gone, waiting);
+    let step = moves::advance(ring, &wish, &reports, desired.pace)?;
+    let Step::Publish(next, change) = &step else { return Ok(step) };
+    if !change.retargeted || (change.leaving == 0 && wish.quorums.n <= ring.quorums.n) {
+        return Ok(step);
+    }
+    let too_small = capacity::too_small(desired, observed, next);
+    if too_small.is_empty() {
+        return Ok(step);
+    }
+    waiting.extend(too_small);
+    moves::advance(ring, &wish::without_shrinking(wish, desired, ring), &reports, desired.pace)
 }
 
 /// Pods whose nodes answer with an older epoch than the published one.

@@ -46,9 +46,6 @@ pub fn prove(ring: &Ring, member: &Member, answer: Option<&Answer>) -> Result<Pr
     if member.state != MemberState::Leaving {
         return Err(NoProof::Listed { partitions: 0 });
     }
-    if status.leftover_partitions > 0 {
-        return Err(NoProof::Leftover { partitions: status.leftover_partitions });
-    }
     Ok(Proof { pod: member.name.clone(), incarnation: member.incarnation, epoch: ring.epoch })
 }
 
@@ -59,5 +56,6 @@ fn no_proof(not_yet: NotYet) -> NoProof {
         NotYet::Behind { installed, current } => NoProof::Epoch { has: installed, wants: current },
         NotYet::Listed { partitions } => NoProof::Listed { partitions },
         NotYet::Hints { hints } => NoProof::Hints { hints },
+        NotYet::Leftover { partitions } => NoProof::Leftover { partitions },
     }
 }

@@ -103,6 +103,33 @@ pub enum Reason {
         /// The volume claim.
         volume: String,
     },
+    /// What is wanted does not fit on the disk of a member that would receive data.
+    DiskTooSmall {
+        /// The pod.
+        pod: String,
+        /// Bytes that would land there.
+        needed: u64,
+        /// Bytes that it can take.
+        room: u64,
+    },
+    /// No Node can ever reach a volume again; it is given up in a while.
+    VolumeStranded {
+        /// The pod.
+        pod: String,
+        /// The volume claim.
+        volume: String,
+        /// Why.
+        why: String,
+        /// Until it is given up.
+        seconds_left: u64,
+    },
+    /// A volume that can never be reached again may hold the last copy of something.
+    LastCopy {
+        /// The pod.
+        pod: String,
+        /// Partitions of which no other holder answers.
+        partitions: usize,
+    },
     /// A pod has to be restarted, and something must come first.
     RolloutNeeds {
         /// What.
@@ -170,6 +197,9 @@ impl Reason {
             Self::ScaleInNeeds { .. } => "ScaleInNeedsMember",
             Self::Stopping { .. } => "Stopping",
             Self::VolumeDeleting { .. } => "VolumeDeleting",
+            Self::DiskTooSmall { .. } => "DiskTooSmall",
+            Self::VolumeStranded { .. } => "VolumeStranded",
+            Self::LastCopy { .. } => "LastCopy",
             Self::RolloutNeeds { .. } => "RolloutWaits",
         }
     }
@@ -185,6 +215,8 @@ impl Reason {
                 | Self::RingDamaged { .. }
                 | Self::VolumeMayHoldRing { .. }
                 | Self::Unplannable { .. }
+                | Self::DiskTooSmall { .. }
+                | Self::LastCopy { .. }
         )
     }
 }
@@ -239,6 +271,20 @@ impl std::fmt::Display for Reason {
             ),
             Self::Stopping { pod } => write!(f, "{pod} is stopping"),
             Self::VolumeDeleting { volume } => write!(f, "volume claim {volume} is being deleted"),
+            Self::DiskTooSmall { pod, needed, room } => write!(
+                f,
+                "{needed} bytes would land on {pod}, which has room for {room}; raise spec.storage.size, or keep more replicas"
+            ),
+            Self::VolumeStranded { pod, volume, why, seconds_left } => {
+                write!(
+                    f,
+                    "volume claim {volume} of {pod} is out of reach: {why}; it is given up in {seconds_left} s"
+                )
+            }
+            Self::LastCopy { pod, partitions } => write!(
+                f,
+                "the volume of {pod} is out of reach and is not given up, for no other holder of {partitions} of its partitions answers; bring back a holder, or the volume"
+            ),
             Self::RolloutNeeds { why } => write!(f, "the rolling restart waits: {why}"),
         }
     }

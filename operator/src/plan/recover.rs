@@ -31,12 +31,12 @@ pub(super) fn ring<'a>(
                 Recovery::Act(Action::RestoreRing { ring: Box::new(held.clone()), from: from.to_owned() })
             }
             // An older ring was put in the place of a newer one, as by a restored backup.
-            _ if ring.epoch < observed.known_epoch => restore(observed, "its ConfigMap", ring, waiting),
+            _ if ring.epoch < observed.known_epoch => restore(desired, observed, "its ConfigMap", ring, waiting),
             _ => Recovery::Known(ring),
         };
     }
     match newest {
-        Some((from, held)) => restore(observed, from, held, waiting),
+        Some((from, held)) => restore(desired, observed, from, held, waiting),
         None => first(desired, observed, fresh, waiting),
     }
 }
@@ -52,7 +52,13 @@ fn newest_held<'a>(desired: &Desired, observed: &'a Observed) -> Option<(&'a str
 }
 
 /// Restores the newest document, once nobody is left who could hold a newer one.
-fn restore<'a>(observed: &Observed, from: &str, held: &'a Ring, waiting: &mut Vec<Reason>) -> Recovery<'a> {
+fn restore<'a>(
+    desired: &Desired,
+    observed: &Observed,
+    from: &str,
+    held: &'a Ring,
+    waiting: &mut Vec<Reason>,
+) -> Recovery<'a> {
     let mut unheard: BTreeSet<&str> =
         observed.pods.iter().filter(|pod| !has_spoken(pod)).map(|pod| pod.name.as_str()).collect();
     // A pod that answers with another incarnation than its member's proves that the member's volume is gone.
@@ -61,6 +67,8 @@ fn restore<'a>(observed: &Observed, from: &str, held: &'a Ring, waiting: &mut Ve
     let let_go = |incarnation| observed.workload.as_ref().is_some_and(|w| w.proven.contains(incarnation));
     let members = held.members.iter().filter(|member| !let_go(&member.incarnation));
     unheard.extend(members.map(|member| member.name.as_str()).filter(|name| !answers(name)));
+    // What is out of reach for good will never speak, and nobody acts on what it alone knows.
+    unheard.retain(|name| !observed.pods.iter().any(|pod| pod.name == *name && given_up(desired, observed, pod)));
     if !unheard.is_empty() {
         waiting.extend(unheard.into_iter().map(|member| Reason::RestoreNeeds { member: member.to_owned() }));
         return Recovery::Wait(Some(held));
@@ -71,6 +79,12 @@ fn restore<'a>(observed: &Observed, from: &str, held: &'a Ring, waiting: &mut Ve
         ring.epoch = observed.known_epoch + 1;
     }
     Recovery::Act(Action::RestoreRing { ring: Box::new(ring), from: from.to_owned() })
+}
+
+/// Whether the volume of this pod has been out of reach for good for as long as the spec asks for.
+fn given_up(desired: &Desired, observed: &Observed, pod: &Pod) -> bool {
+    let stranded = observed.volume(pod.ordinal).is_some_and(|volume| volume.stranded.is_some());
+    stranded && pod.unscheduled_seconds.is_some_and(|seconds| seconds >= desired.replace_after_seconds)
 }
 
 /// Whether a pod's node answered and handed over the ring it says it has.

@@ -30,13 +30,14 @@ pub(super) fn wanted(desired: &Desired, pod: &Pod, answer: &Answer, before: Opti
 }
 
 fn named(desired: &Desired, pod: &str, incarnation: Uuid, zone: Option<String>) -> Wanted {
+    let weight = zone.as_ref().and_then(|zone| desired.zone_weights.get(zone)).copied().unwrap_or(1);
     Wanted {
         incarnation,
         name: pod.to_owned(),
         peer_address: desired.address(pod, PEER_PORT),
         client_address: desired.address(pod, RESP_PORT),
         zone,
-        weight: 1,
+        weight,
     }
 }
 
@@ -101,6 +102,22 @@ pub(super) fn wish(
         quorums = ring.quorums;
     }
     Wish { partitions: desired.partitions, quorums, members, gone: gone.clone() }
+}
+
+/// The same wish, but nobody leaves who has not begun to, and no item gets more replicas: what can be done while what
+/// is wanted does not fit.
+pub(super) fn without_shrinking(mut wish: Wish, desired: &Desired, ring: &Ring) -> Wish {
+    let staying = ring.members.iter().filter(|member| member.state != MemberState::Leaving);
+    for member in staying.filter(|member| !wish.gone.contains(&member.incarnation)) {
+        let replaced = wish.members.iter().any(|wanted| wanted.name == member.name);
+        if !replaced {
+            wish.members.push(as_before(desired, member));
+        }
+    }
+    if wish.quorums.n > ring.quorums.n {
+        wish.quorums = ring.quorums;
+    }
+    wish
 }
 
 /// Who sits at an ordinal.

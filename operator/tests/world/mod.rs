@@ -23,6 +23,8 @@ pub const PARTITIONS: u32 = 32;
 pub struct FakeVolume {
     pub uid: String,
     pub node: FakeNode,
+    /// Its Node is gone for good, and so is what was on it.
+    pub stranded: bool,
 }
 
 /// A running pod.
@@ -30,6 +32,8 @@ pub struct FakePod {
     pub uid: String,
     pub revision: String,
     pub silent: bool,
+    /// Seconds without a Node.
+    pub unscheduled: Option<u64>,
 }
 
 pub struct World {
@@ -44,6 +48,8 @@ pub struct World {
     pub status_epoch: u64,
     /// Nodes whose volume was destroyed.
     pub destroyed: BTreeSet<Uuid>,
+    /// Size of every disk; zero: the nodes do not say.
+    pub disk_bytes: u64,
     pub rng: StdRng,
     pub actions: Vec<&'static str>,
     serial: u64,
@@ -63,6 +69,7 @@ impl World {
             config_map_version: 1,
             status_epoch: 0,
             destroyed: BTreeSet::new(),
+            disk_bytes: 0,
             rng: StdRng::seed_from_u64(seed),
             actions: Vec::new(),
             serial: 0,
@@ -93,6 +100,7 @@ impl World {
             terminating: false,
             cluster: Some(self.desired.cluster),
             bytes: self.desired.volume_bytes,
+            stranded: volume.stranded.then(|| "its Node is gone".to_owned()),
         });
         let resource_version = self.config_map_version.to_string();
         Observed {
@@ -112,7 +120,9 @@ impl World {
 
     fn pod(&self, ordinal: u32, pod: &FakePod, certain: u64) -> Pod {
         let node = &self.volumes[&ordinal].node;
-        let status = node.status(self.desired.cluster);
+        let mut status = node.status(self.desired.cluster);
+        status.disk_bytes_total = self.disk_bytes;
+        status.disk_bytes_free = self.disk_bytes.saturating_sub(status.bytes);
         let held = node.ring.clone().filter(|ring| ring.epoch > certain).map(Box::new);
         let answer = Answer { incarnation: node.incarnation, cluster: Some(self.desired.cluster), status, held };
         Pod {
@@ -121,8 +131,9 @@ impl World {
             uid: pod.uid.clone(),
             ip: None,
             ready: !pod.silent,
-            running: true,
+            running: pod.unscheduled.is_none(),
             terminating: false,
+            unscheduled_seconds: pod.unscheduled,
             revision: pod.revision.clone(),
             zone: None,
             node: match pod.silent {
@@ -152,6 +163,7 @@ impl World {
         let lagging: Vec<String> = plan.lagging.clone();
         self.hand_over(&|name| lagging.iter().any(|lagging| lagging == name));
         self.stateful_set_controller();
+        self.pods.values_mut().filter_map(|pod| pod.unscheduled.as_mut()).for_each(|seconds| *seconds += 1);
         self.nodes();
         self.check_data();
         plan
@@ -181,6 +193,11 @@ impl World {
                 let volume = self.volumes.remove(&ordinal).unwrap();
                 assert_eq!(volume.uid, uid);
                 assert!(volume.node.holds.is_empty(), "a volume with data is deleted");
+            }
+            Action::ReplaceVolume { pod, .. } => {
+                let ordinal = self.desired.ordinal(&pod).unwrap();
+                self.pods.remove(&ordinal);
+                self.volumes.remove(&ordinal);
             }
             Action::GrowVolume { .. } => {}
             Action::RestartPod { name, .. } => {
@@ -213,7 +230,8 @@ impl World {
                 assert_eq!(ring.epoch, self.ring().unwrap().epoch + 1);
             }
             Action::RestoreRing { ring, .. } => {
-                let newest = self.volumes.values().filter_map(|v| v.node.ring.as_ref()).map(|r| r.epoch).max();
+                let alive = self.volumes.values().filter(|volume| !volume.stranded);
+                let newest = alive.filter_map(|v| v.node.ring.as_ref()).map(|r| r.epoch).max();
                 assert!(newest.is_none_or(|newest| ring.epoch >= newest), "an older ring is restored");
             }
             Action::ScaleWorkload { replicas, why, .. } => {
@@ -231,6 +249,12 @@ impl World {
             }
             Action::RestartPod { .. } => {
                 assert!(self.ring().is_none_or(|ring| ring.target.is_none()), "a restart while partitions move");
+            }
+            Action::ReplaceVolume { pod, .. } => {
+                let ordinal = self.desired.ordinal(pod).unwrap();
+                assert!(self.volumes[&ordinal].stranded, "a volume that can be reached is given up");
+                let waited = self.pods[&ordinal].unscheduled.unwrap();
+                assert!(waited >= self.desired.replace_after_seconds, "a volume is given up too early");
             }
             Action::DeleteVolume { .. } | Action::GrowVolume { .. } => {}
         }
@@ -262,7 +286,7 @@ impl World {
                     continue;
                 }
                 let holder = self.volumes.values().find(|v| v.node.incarnation == member.incarnation);
-                let holds = holder.is_some_and(|volume| volume.node.holds.contains(&partition));
+                let holds = holder.is_some_and(|volume| node::holds(&volume.node.holds, ring, partition));
                 assert!(holds, "{} is listed for {partition} and does not hold it", member.name);
             }
         }
@@ -290,10 +314,15 @@ impl World {
             }
             let (uid, volume_uid) = (self.next_uid(), self.next_uid());
             let incarnation = Uuid::from_u128(self.rng.random());
-            self.volumes
-                .entry(ordinal)
-                .or_insert_with(|| FakeVolume { uid: volume_uid, node: FakeNode::new(incarnation) });
-            self.pods.insert(ordinal, FakePod { uid, revision: workload.revision.clone(), silent: false });
+            self.volumes.entry(ordinal).or_insert_with(|| FakeVolume {
+                uid: volume_uid,
+                node: FakeNode::new(incarnation),
+                stranded: false,
+            });
+            let stranded = self.volumes[&ordinal].stranded;
+            let unscheduled = stranded.then_some(0);
+            let revision = workload.revision.clone();
+            self.pods.insert(ordinal, FakePod { uid, revision, silent: stranded, unscheduled });
         }
     }
 
@@ -343,6 +372,16 @@ impl World {
         }) && self.workload.as_ref().is_some_and(|workload| workload.replicas == replicas)
     }
 
+    /// A Node goes for good, and the volume on it with it; the pod is made anew and finds no Node that reaches it.
+    pub fn lose_host(&mut self, ordinal: u32) {
+        let Some(volume) = self.volumes.get_mut(&ordinal) else {
+            return;
+        };
+        volume.stranded = true;
+        self.destroyed.insert(volume.node.incarnation);
+        self.pods.remove(&ordinal);
+    }
+
     pub fn lose_volume(&mut self, ordinal: u32) {
         let Some(volume) = self.volumes.remove(&ordinal) else {
             return;
@@ -362,6 +401,8 @@ pub fn desired(replicas: u32, quorums: Quorums) -> Desired {
         quorums,
         pace: Pace { parallel_moves: 8 },
         zones: false,
+        zone_weights: BTreeMap::new(),
+        replace_after_seconds: 20,
         delete_on_scale_in: false,
         volume_bytes: 1 << 30,
         paused: false,

@@ -8,11 +8,14 @@ use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
+/// Parts of the ring that what a node holds is counted in: as many as the largest Q of a story.
+pub const PARTS: u32 = 256;
+
 #[derive(Clone, Debug)]
 pub struct FakeNode {
     pub incarnation: Uuid,
     pub ring: Option<Ring>,
-    /// Partitions of which it has everything that was ever acknowledged.
+    /// Parts of the ring of which it has everything that was ever acknowledged.
     pub holds: BTreeSet<u32>,
     pub hints: u64,
     pub moved: Option<Moved>,
@@ -25,7 +28,7 @@ impl FakeNode {
 
     /// The members of a first ring hold their partitions, which are empty.
     pub fn begin(&mut self, first: &Ring) {
-        self.holds = listed(first, self.incarnation).collect();
+        self.holds = listed(first, self.incarnation).flat_map(|partition| parts(first, partition)).collect();
     }
 
     /// Keeps the newer ring.
@@ -35,6 +38,13 @@ impl FakeNode {
             self.ring = Some(ring.clone());
         }
         self.ring.as_ref().map_or(0, |ring| ring.epoch)
+    }
+
+    /// Partitions of its ring of which it holds something and for which no list names it.
+    fn leftovers(&self, listed: &BTreeSet<u32>) -> usize {
+        let partitions = self.ring.as_ref().map_or(0, |ring| u32::try_from(ring.partitions.len()).unwrap());
+        let held: BTreeSet<u32> = self.holds.iter().map(|part| part * partitions / PARTS).collect();
+        held.difference(listed).count()
     }
 
     pub fn status(&self, cluster: Uuid) -> NodeStatus {
@@ -47,15 +57,15 @@ impl FakeNode {
             hints: self.hints,
             synced: self.synced(),
             moved: self.moved,
-            bytes: 1000 * self.holds.len() as u64,
-            leftover_partitions: u32::try_from(self.holds.difference(&listed).count()).unwrap(),
+            bytes: 125 * self.holds.len() as u64,
+            leftover_partitions: u32::try_from(self.leftovers(&listed)).unwrap(),
             ..NodeStatus::default()
         }
     }
 
     fn synced(&self) -> Vec<Synced> {
         self.filling()
-            .filter(|(partition, _)| self.holds.contains(partition))
+            .filter(|(partition, _)| self.ring.as_ref().is_some_and(|ring| holds(&self.holds, ring, *partition)))
             .map(|(partition, since)| Synced { partition, since })
             .collect()
     }
@@ -75,23 +85,33 @@ impl FakeNode {
         let filling: Vec<(u32, u64)> = self.filling().collect();
         for (partition, _) in filling {
             let from = &ring.partitions[partition as usize].preference;
-            let source = from
-                .iter()
-                .filter_map(|index| ring.member(*index))
-                .any(|member| sources.get(&member.incarnation).is_some_and(|holds| holds.contains(&partition)));
-            if source && !self.holds.contains(&partition) && rng.random_bool(0.5) {
-                self.holds.insert(partition);
+            let source = from.iter().filter_map(|index| ring.member(*index)).any(|member| {
+                sources.get(&member.incarnation).is_some_and(|source| holds(source, &ring, partition))
+            });
+            if source && !holds(&self.holds, &ring, partition) && rng.random_bool(0.5) {
+                self.holds.extend(parts(&ring, partition));
                 let since = ring.target.as_ref().map_or(0, |target| target.since);
                 let before = self.moved.filter(|moved| moved.since == since).map_or(0, |moved| moved.bytes);
                 self.moved = Some(Moved { since, bytes: before + 1000, items: 1 });
             }
         }
         if rng.random_bool(0.5) {
-            let listed: BTreeSet<u32> = listed(&ring, self.incarnation).collect();
-            self.holds.retain(|partition| listed.contains(partition));
+            let listed = listed(&ring, self.incarnation).flat_map(|partition| parts(&ring, partition));
+            let listed: BTreeSet<u32> = listed.collect();
+            self.holds.retain(|part| listed.contains(part));
         }
         self.hints = self.hints.saturating_sub(1);
     }
+}
+
+/// Whether all of a partition is among these parts.
+pub fn holds(held: &BTreeSet<u32>, ring: &Ring, partition: u32) -> bool {
+    parts(ring, partition).all(|part| held.contains(&part))
+}
+
+fn parts(ring: &Ring, partition: u32) -> std::ops::Range<u32> {
+    let width = PARTS / u32::try_from(ring.partitions.len()).unwrap();
+    partition * width..(partition + 1) * width
 }
 
 fn fills(placement: &Placement, me: MemberIndex) -> Option<u64> {

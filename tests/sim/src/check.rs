@@ -4,9 +4,13 @@ use crate::history::{Kind, Op, Outcome};
 use crate::shared::Shared;
 use annulus_node::storage::Space;
 use bytes::Bytes;
+use dynamo::hlc::{Clock, Hlc};
 use dynamo::object::{Dot, Object};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+
+/// How far ahead of a node's wall clock its timestamps may be: the bound on drift, and a little for what is counted.
+const CLOCK_SLACK_MS: u64 = Clock::DRIFT_MAX_MS + 1000;
 
 /// Looks at an answer at the moment it is given.
 pub fn answered(shared: &Shared, op: &Op) {
@@ -28,6 +32,36 @@ fn durable_when_acknowledged(shared: &Shared, op: &Op) {
     if copies + lost < w {
         let what = format!("{} is acknowledged and on {copies} disks, not on {w}", describe(op));
         shared.find("durable-when-acknowledged", what);
+    }
+}
+
+/// An acknowledged write stays on as many disks as it was acknowledged for, save for disks that were destroyed since.
+pub fn still_durable(shared: &Shared) {
+    let history = shared.history.lock().clone();
+    let w = usize::from(shared.scenario.quorums.w);
+    let destroyed = shared.disks_lost.load(Ordering::Relaxed);
+    for op in history.iter().filter(|op| op.acknowledged() && op.is_put()) {
+        let lost = destroyed.saturating_sub(op.disks_lost) as usize;
+        let copies = copies_of(shared, op).unwrap_or(w);
+        if copies + lost < w {
+            shared.find(
+                "stays-durable",
+                format!("{} was acknowledged and is on {copies} disks, not on {w}", describe(op)),
+            );
+            return;
+        }
+    }
+}
+
+/// No node's timestamps have run away because another node's clock has: all are near its own wall clock, or one that
+/// was.
+pub fn timestamp_given(shared: &Shared, slot: usize, timestamp: u64) {
+    let given = Hlc(timestamp).millis();
+    let highest = shared.wall_ms(slot).max(shared.highest_wall_ms(slot));
+    let most = highest + CLOCK_SLACK_MS;
+    if given > most {
+        let what = format!("n{slot} gives a new key a timestamp {} ms ahead of its clock", given - highest);
+        shared.find("clocks-stay-near", what);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::host::{GRPC_PORT, RESP_PORT, name};
 use crate::oracle::{op_of_bytes, payload};
 use crate::resp;
 use crate::scenario::{pick, stream};
-use crate::shared::{Phase, Shared};
+use crate::shared::{Phase, Shared, Volume};
 use crate::trace;
 use crate::wire;
 use annulus_node::net::{self, Connector};
@@ -90,13 +90,18 @@ impl Client {
         None
     }
 
-    /// Writes a key by one node; returns the timestamp that the write was given.
-    pub async fn write_once(&mut self, key: &Bytes, slot: usize) -> Option<u64> {
+    /// Writes a new key by way of one node; returns the slot that coordinated the write and the timestamp given to it.
+    pub async fn write_once(&mut self, key: &Bytes, slot: usize) -> Option<(usize, u64)> {
         let mut client = self.grpc_client(slot).await?;
         let request =
             PutRequest { key: key.clone(), value: Bytes::from_static(b"probe"), ..PutRequest::default() };
         let answer = tokio::time::timeout(PATIENCE, client.put(request)).await.ok()?.ok()?;
-        Some(answer.into_inner().timestamp)
+        let answer = answer.into_inner();
+        let (actor, _) = Context::decode(&answer.context).ok()?.iter().last()?;
+        let slots = self.shared.slots.lock();
+        let is_actor = |volume: &Volume| volume.incarnation.as_u64_pair().1 == actor.incarnation;
+        let coordinator = slots.iter().position(|slot| slot.volume.as_ref().is_some_and(is_actor))?;
+        Some((coordinator, answer.timestamp))
     }
 
     fn choose(&mut self) -> Ask {

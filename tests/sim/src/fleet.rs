@@ -1,10 +1,11 @@
 //! Many runs, each a process, some at once.
 
+use annulus_sim::planted::{BUGS, Bug};
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Runs seeds from `first` on: as many as asked for, or until time is up. Fails if any run finds something.
 pub fn run(first: u64, seeds: Option<u64>, seconds: Option<u64>, jobs: usize) -> anyhow::Result<()> {
@@ -22,7 +23,7 @@ pub fn run(first: u64, seeds: Option<u64>, seconds: Option<u64>, jobs: usize) ->
                     if late || seeds.is_some_and(|seeds| seed >= first + seeds) {
                         return;
                     }
-                    match run_one(seed) {
+                    match run_one(seed, None) {
                         Ok(run) => lock(&totals).add(seed, run),
                         Err(error) => {
                             eprintln!("seed {seed} could not be run: {error:#}");
@@ -55,18 +56,54 @@ pub fn run(first: u64, seeds: Option<u64>, seconds: Option<u64>, jobs: usize) ->
     Ok(())
 }
 
+/// Puts in one bug after the other and runs seeds until it is found. Fails if one is not found within `seeds`.
+pub fn planted(seeds: u64, only: &str, jobs: usize) -> anyhow::Result<()> {
+    let bugs: Vec<Bug> = BUGS.iter().copied().filter(|bug| bug.name.contains(only)).collect();
+    let next = AtomicUsize::new(0);
+    let missed = Mutex::new(Vec::new());
+    println!("{:<30} {:<46} {:>5}  checker", "bug", "promise broken", "seeds");
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let found = (1..=seeds).find_map(|seed| match run_one(seed, Some(bug.name)) {
+                        Ok(run) => Some((seed, run.findings.first()?.0.clone())),
+                        Err(error) => Some((seed, format!("could not be run: {error:#}"))),
+                    });
+                    let (took, checker) = match found {
+                        Some((seed, checker)) => (seed.to_string(), checker),
+                        None => {
+                            missed.lock().unwrap_or_else(PoisonError::into_inner).push(bug.name);
+                            (String::from("-"), format!("not found in {seeds} seeds"))
+                        }
+                    };
+                    println!("{:<30} {:<46} {took:>5}  {checker}", bug.name, bug.promise);
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    anyhow::ensure!(missed.is_empty(), "not found: {}", missed.join(", "));
+    Ok(())
+}
+
 /// What one process said.
-pub struct Run {
+struct Run {
     /// Figures by name.
-    pub figures: BTreeMap<String, String>,
+    figures: BTreeMap<String, String>,
     /// (checker, what it found).
-    pub findings: Vec<(String, String)>,
+    findings: Vec<(String, String)>,
 }
 
 /// Runs one seed in a process of its own.
-pub fn run_one(seed: u64) -> anyhow::Result<Run> {
+fn run_one(seed: u64, bug: Option<&str>) -> anyhow::Result<Run> {
     let program = std::env::current_exe().context("finding this program")?;
-    let output = Command::new(program).args(["one", "--seed", &seed.to_string()]).output().context("starting")?;
+    let mut command = Command::new(program);
+    command.args(["one", "--seed", &seed.to_string()]);
+    if let Some(bug) = bug {
+        command.args(["--planted", bug]);
+    }
+    let output = command.output().context("starting")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
@@ -114,8 +151,8 @@ impl Totals {
     }
 }
 
-fn lock(totals: &Mutex<Totals>) -> std::sync::MutexGuard<'_, Totals> {
-    totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock(totals: &Mutex<Totals>) -> MutexGuard<'_, Totals> {
+    totals.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Seconds since the machine was started. The clocks that the standard library reads are simulated in this program.

@@ -13,6 +13,7 @@ pub mod links;
 pub mod nemesis;
 pub mod operator;
 pub mod oracle;
+pub mod planted;
 pub mod resp;
 pub mod scenario;
 pub mod shared;

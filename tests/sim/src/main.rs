@@ -24,6 +24,21 @@ enum Command {
         /// Tells what happens.
         #[arg(long)]
         talk: bool,
+        /// Puts in a bug. Needs the feature `planted`.
+        #[arg(long)]
+        planted: Option<String>,
+    },
+    /// Puts in each of the known bugs and tells how many seeds it takes to find it.
+    Planted {
+        /// Most seeds to try for each.
+        #[arg(long, default_value_t = 400)]
+        seeds: u64,
+        /// Only bugs whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// How many at once.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
     },
     /// Runs many seeds.
     Run {
@@ -53,7 +68,8 @@ enum Command {
 
 fn main() {
     let outcome = match Arguments::parse().command {
-        Command::One { seed, talk } => one(seed, talk),
+        Command::One { seed, talk, planted } => plant(planted.as_deref()).and_then(|()| one(seed, talk)),
+        Command::Planted { seeds, only, jobs } => fleet::planted(seeds, &only, jobs),
         Command::Run { seeds, first, jobs } => fleet::run(first, Some(seeds), None, jobs),
         Command::Soak { minutes, first, jobs } => fleet::run(first, None, Some(minutes * 60), jobs),
     };
@@ -62,6 +78,18 @@ fn main() {
         eprintln!("{error:#}");
         std::process::exit(1);
     }
+}
+
+#[cfg(feature = "planted")]
+fn plant(bug: Option<&str>) -> anyhow::Result<()> {
+    bug.into_iter().for_each(annulus_node::planted::plant);
+    Ok(())
+}
+
+#[cfg(not(feature = "planted"))]
+fn plant(bug: Option<&str>) -> anyhow::Result<()> {
+    anyhow::ensure!(bug.is_none(), "bugs can only be put in by a program built with --features planted");
+    Ok(())
 }
 
 /// Runs a seed and prints what came of it as one line.

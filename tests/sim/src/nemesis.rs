@@ -159,6 +159,7 @@ impl Nemesis {
         let slot = *pick(&mut self.rng, &up);
         let other = *pick(&mut self.rng, &up);
         match fault {
+            Fault::Blackout => Some((None, self.blackout(sim, &up))),
             Fault::Halves | Fault::Bridge => Some((Some(Cure::Links), self.halves(sim, id, fault, &up))),
             Fault::Skew | Fault::FailedCommits | Fault::DiskFull => Some(self.upset(fault, slot)),
             Fault::Crash | Fault::PowerLoss | Fault::VolumeLoss | Fault::Restart => {
@@ -193,13 +194,26 @@ impl Nemesis {
         }
     }
 
+    /// Takes the power from all nodes. Each comes back by itself.
+    fn blackout(&mut self, sim: &mut Sim<'_>, up: &[usize]) -> String {
+        for &slot in up {
+            self.last_id += 1;
+            let id = self.last_id;
+            if self.take_down(sim, Fault::PowerLoss, id, slot).is_some() {
+                let lasts = Duration::from_millis(self.rng.random_range(50..3000));
+                self.ends.insert((trace::now() + lasts, id), Cure::Start(slot));
+            }
+        }
+        format!("{up:?}")
+    }
+
     /// Upsets a clock or a disk.
     fn upset(&mut self, fault: Fault, slot: usize) -> (Option<Cure>, String) {
         let said = host::name(slot);
         match fault {
             Fault::Skew => {
                 let skew = *pick(&mut self.rng, &SKEWS_MS);
-                self.shared.skews_ms[slot].store(skew, Ordering::Relaxed);
+                self.shared.set_skew_ms(slot, skew);
                 (None, format!("{said} by {skew} ms"))
             }
             Fault::FailedCommits => {
@@ -248,7 +262,7 @@ impl Nemesis {
                 Some(Cure::Loss(slot, other))
             }
             Fault::Delay => {
-                let latency = Duration::from_millis(self.rng.random_range(50..900));
+                let latency = Duration::from_millis(self.rng.random_range(50..1500));
                 sim.set_link_latency(name(slot), name(other), latency);
                 Some(Cure::Delay(slot, other))
             }

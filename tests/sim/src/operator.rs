@@ -7,6 +7,7 @@ use crate::host::{PEER_PORT, RESP_PORT, name};
 use crate::shared::{Phase, Shared};
 use crate::wire;
 use annulus_node::net::{self, Connector};
+use annulus_node::planted;
 use annulus_proto::v1::control_client::ControlClient;
 use annulus_proto::v1::{InstallRingRequest, NodeStatus, StatusRequest};
 use annulus_proto::{certificate, report, uuid_from};
@@ -24,7 +25,6 @@ use uuid::Uuid;
 pub const NAME: &str = "operator";
 /// Number of the operator's host in the trace.
 const HOST: u64 = 100;
-const ROUND_PAUSE: Duration = Duration::from_millis(250);
 const CALL_TIMEOUT: Duration = Duration::from_millis(600);
 const RING_BYTES_MAX: usize = 8 << 20;
 
@@ -39,7 +39,7 @@ pub async fn run(shared: Arc<Shared>) -> turmoil::Result {
     let connector = wire::connector(&shared, HOST);
     loop {
         round(&shared, &connector).await;
-        tokio::time::sleep(ROUND_PAUSE).await;
+        tokio::time::sleep(shared.scenario.operator_pause).await;
     }
 }
 
@@ -92,9 +92,10 @@ fn advance(shared: &Shared, ring: &Ring, answers: &Answers) -> Option<Ring> {
         .collect();
     let complete = members.len() == slots.len();
     let wish = wish(shared, members)?;
-    let reports: Reports =
+    let mut reports: Reports =
         answers.values().filter_map(|status| Some((incarnation(status)?, report(status)))).collect();
-    let step = moves::advance(ring, &wish, &reports, Pace { parallel_moves: 8 });
+    misread(ring, &mut reports);
+    let step = moves::advance(ring, &wish, &reports, Pace { parallel_moves: shared.scenario.parallel_moves });
     let left: Vec<String> = match step {
         Ok(Step::Publish(next, _)) => {
             *shared.settled.lock() = Err(String::from("the ring changes"));
@@ -106,6 +107,20 @@ fn advance(shared: &Shared, ring: &Ring, answers: &Answers) -> Option<Ring> {
     };
     *shared.settled.lock() = if left.is_empty() { Ok(()) } else { Err(left.join("; ")) };
     None
+}
+
+/// Planted bugs of whoever reads the reports.
+fn misread(ring: &Ring, reports: &mut Reports) {
+    let synced =
+        (0u32..).zip(&ring.partitions).filter_map(|(p, placement)| Some((p, placement.also.as_ref()?.since)));
+    if planted::is("old-list-dropped-early") {
+        for member in &ring.members {
+            reports.entry(member.incarnation).or_default().epoch = ring.epoch;
+        }
+    }
+    if planted::is("new-list-served-early") {
+        reports.values_mut().for_each(|report| report.synced.extend(synced.clone()));
+    }
 }
 
 /// A slot that answers with another incarnation than the ring knows has lost the volume of that one.

@@ -35,6 +35,10 @@ pub struct Scenario {
     pub think_max: Duration,
     /// Mean time between two faults.
     pub fault_pause: Duration,
+    /// Pause of the operator between two looks.
+    pub operator_pause: Duration,
+    /// Partitions that may move at once.
+    pub parallel_moves: usize,
     /// Faults that may happen, and their weights.
     pub faults: Vec<(Fault, u32)>,
 }
@@ -46,6 +50,8 @@ pub enum Fault {
     Crash,
     /// A machine loses power; its disk keeps what was synced.
     PowerLoss,
+    /// All machines lose power and come back one after the other.
+    Blackout,
     /// A process is told to end and is started again.
     Restart,
     /// A node neither sends nor receives for a while, and what was sent arrives afterwards.
@@ -78,9 +84,10 @@ pub enum Fault {
     OperatorCrash,
 }
 
-const ALL: [(Fault, u32); 17] = [
+const ALL: [(Fault, u32); 18] = [
     (Fault::Crash, 4),
     (Fault::PowerLoss, 4),
+    (Fault::Blackout, 1),
     (Fault::Restart, 2),
     (Fault::Pause, 3),
     (Fault::Halves, 2),
@@ -105,20 +112,13 @@ impl Scenario {
         let mut rng = stream(seed, 1);
         let n = if rng.random_bool(0.8) { 3 } else { rng.random_range(2..=5) };
         let majority = n / 2 + 1;
-        let (r, w) = match rng.random_range(0..4) {
-            0 if n > 1 => (n - majority + 1, majority),
-            1 => (majority, n - majority + 1),
+        // r + w > n throughout. A write acknowledged by one disk may go with that disk: not here.
+        let (r, w) = match rng.random_range(0..5) {
+            0 => (1, n),
+            1 => (n - 1, 2),
             _ => (majority, majority),
         };
-        // A write acknowledged by one disk may go with that disk: such clusters promise less than what is checked here.
-        let (r, w) = if w < 2 { (majority, majority) } else { (r, w) };
-        let nodes = rng.random_range(usize::from(n)..=5);
-        // Some runs have every kind of fault, others a few: what is rare together is looked at alone as well.
-        let few = rng.random_bool(0.5);
-        let mut faults = ALL.to_vec();
-        if few {
-            faults.retain(|_| rng.random_bool(0.3));
-        }
+        let nodes = rng.random_range(usize::from(n)..=6);
         Self {
             seed,
             nodes,
@@ -126,15 +126,33 @@ impl Scenario {
             partitions: 16,
             tick: Duration::from_millis(*pick(&mut rng, &[2, 5])),
             latency_max: Duration::from_millis(*pick(&mut rng, &[3, 10, 40])),
-            commit_time: Duration::from_millis(*pick(&mut rng, &[1, 3, 15])),
+            commit_time: Duration::from_millis(*pick(&mut rng, &[1, 3, 15, 60])),
             chaos: Duration::from_secs(rng.random_range(8..=16)),
             clients: rng.random_range(2..=5),
             keys: *pick(&mut rng, &[4, 16, 48]),
             think_max: Duration::from_millis(*pick(&mut rng, &[20, 100, 300])),
-            fault_pause: Duration::from_millis(*pick(&mut rng, &[500, 1200, 3000])),
-            faults,
+            fault_pause: Duration::from_millis(*pick(&mut rng, &[300, 600, 1200, 3000])),
+            operator_pause: Duration::from_millis(*pick(&mut rng, &[50, 250, 1000])),
+            parallel_moves: *pick(&mut rng, &[2, 8, 16]),
+            faults: faults(&mut rng),
         }
     }
+}
+
+/// Some runs have every kind of fault, some a few, and some little else than ring changes with one other kind: what is
+/// rare together is looked at alone as well.
+fn faults(rng: &mut StdRng) -> Vec<(Fault, u32)> {
+    let mut faults = ALL.to_vec();
+    match rng.random_range(0..3) {
+        0 => {}
+        1 => faults.retain(|_| rng.random_bool(0.3)),
+        _ => {
+            let other = pick(rng, &ALL).0;
+            faults.retain(|(fault, _)| matches!(fault, Fault::ScaleOut | Fault::ScaleIn) || *fault == other);
+            faults.iter_mut().for_each(|(fault, weight)| *weight = if *fault == other { 6 } else { 4 });
+        }
+    }
+    faults
 }
 
 /// One of the streams of random numbers of a seed.

@@ -5,6 +5,7 @@ use crate::history::{Op, OpId};
 use crate::oracle::Oracle;
 use crate::scenario::{SLOTS, Scenario, stream};
 use crate::trace::{self, Trace};
+use annulus_node::planted;
 use annulus_node::storage::{Change, Space};
 use bytes::Bytes;
 use dynamo::object::{Context, Object};
@@ -12,9 +13,9 @@ use dynamo::ring::{Ring, RingView};
 use parking_lot::Mutex;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -88,7 +89,8 @@ pub struct Shared {
     /// Places for nodes.
     pub slots: Mutex<Vec<Slot>>,
     /// How far each slot's wall clock is from the simulation's, in milliseconds.
-    pub skews_ms: Vec<AtomicI64>,
+    skews_ms: Vec<AtomicI64>,
+    highest_wall_ms: Vec<AtomicU64>,
     /// The operator's durable copy of the ring.
     pub ring: Mutex<Option<Ring>>,
     /// What the operator is to bring about.
@@ -103,6 +105,8 @@ pub struct Shared {
     pub oracle: Arc<Mutex<Oracle>>,
     /// Volumes destroyed so far.
     pub disks_lost: AtomicU32,
+    /// The last incarnation of each slot.
+    incarnations: Mutex<BTreeMap<usize, Uuid>>,
     findings: Mutex<Vec<Finding>>,
     rng: Mutex<StdRng>,
 }
@@ -120,6 +124,7 @@ impl Shared {
             trace: Trace::new(talks),
             slots: Mutex::new(slots),
             skews_ms: (0..SLOTS).map(|_| AtomicI64::new(0)).collect(),
+            highest_wall_ms: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             ring: Mutex::new(None),
             wanted: Mutex::new(wanted),
             settled: Mutex::new(Err(String::from("not looked yet"))),
@@ -127,6 +132,7 @@ impl Shared {
             history: Mutex::new(Vec::new()),
             oracle: Arc::default(),
             disks_lost: AtomicU32::new(0),
+            incarnations: Mutex::default(),
             findings: Mutex::new(Vec::new()),
             rng: Mutex::new(rng),
             scenario,
@@ -150,11 +156,19 @@ impl Shared {
         if let Some(volume) = &self.slots.lock()[slot].volume {
             return volume.clone();
         }
-        let incarnation = Uuid::from_u128(self.random());
+        let incarnation = match self.incarnations.lock().get(&slot) {
+            Some(same) if planted::is("dot-reuse-after-volume-loss") => *same,
+            _ => Uuid::from_u128(self.random()),
+        };
+        self.incarnations.lock().insert(slot, incarnation);
         let oracle = self.oracle.clone();
         let low = incarnation.as_u64_pair().1;
         let hear = move |changes: &[Change]| hear(&oracle, low, changes);
-        let volume = Volume { incarnation, disk: Disk::new(Habits::default(), Arc::new(hear)) };
+        let habits = Habits {
+            syncs: !planted::is("disk-without-sync"),
+            syncs_directory: !planted::is("disk-without-directory-sync"),
+        };
+        let volume = Volume { incarnation, disk: Disk::new(habits, Arc::new(hear)) };
         self.slots.lock()[slot].volume = Some(volume.clone());
         volume
     }
@@ -170,6 +184,19 @@ impl Shared {
         let elapsed = u64::try_from(trace::now().as_millis()).unwrap_or(u64::MAX);
         let skew = self.skews_ms.get(slot).map_or(0, |skew| skew.load(Ordering::Relaxed));
         (WALL_AT_START_MS + elapsed).saturating_add_signed(skew)
+    }
+
+    /// Sets the wall clock of a slot, so far from the right time.
+    pub fn set_skew_ms(&self, slot: usize, skew_ms: i64) {
+        let before = self.wall_ms(slot);
+        self.highest_wall_ms[slot].fetch_max(before, Ordering::Relaxed);
+        self.skews_ms[slot].store(skew_ms, Ordering::Relaxed);
+    }
+
+    /// The latest time that a slot's wall clock has ever shown before it was set.
+    #[must_use]
+    pub fn highest_wall_ms(&self, slot: usize) -> u64 {
+        self.highest_wall_ms[slot].load(Ordering::Relaxed)
     }
 
     /// The operator's ring, ready for looking up.

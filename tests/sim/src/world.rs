@@ -18,8 +18,12 @@ use std::time::Duration;
 
 /// How long a cluster may take to come to rest after the last fault.
 const REST_WITHIN: Duration = Duration::from_secs(90);
+/// How long rest must last to be believed: longer than it takes to notice that a peer is silent.
+const REST_LASTS: Duration = Duration::from_millis(2500);
 /// A run that has not ended by then is stuck.
 const RUN_MAX: Duration = Duration::from_secs(300);
+/// How often all acknowledged writes are looked for on the disks.
+const DURABILITY_PAUSE: Duration = Duration::from_secs(2);
 /// How long the repairs that reads have set off may take.
 const REPAIR_TIME: Duration = Duration::from_secs(3);
 
@@ -111,7 +115,11 @@ async fn drive(shared: Arc<Shared>) -> turmoil::Result {
     let clients: Vec<_> = (0..shared.scenario.clients as u64)
         .map(|number| tokio::spawn(Client::new(&shared, number).work()))
         .collect();
-    tokio::time::sleep(shared.scenario.chaos).await;
+    let until = trace::now() + shared.scenario.chaos;
+    while trace::now() < until {
+        tokio::time::sleep(DURABILITY_PAUSE).await;
+        check::still_durable(&shared);
+    }
     shared.enter(Phase::Healing);
     for client in clients {
         client.await?;
@@ -120,6 +128,8 @@ async fn drive(shared: Arc<Shared>) -> turmoil::Result {
         return Ok(());
     }
     shared.enter(Phase::Checking);
+    check::still_durable(&shared);
+    write_by_everyone(&shared).await;
     read_everything(&shared).await;
     tokio::time::sleep(REPAIR_TIME).await;
     check::at_the_end(&shared);
@@ -130,17 +140,20 @@ async fn comes_to_rest(shared: &Arc<Shared>) -> bool {
     let until = trace::now() + REST_WITHIN;
     // What the operator saw before the faults were over does not count.
     *shared.settled.lock() = Err(String::from("not looked since"));
+    let mut rests_since = None;
     loop {
         let settled = shared.settled.lock().clone();
         match settled {
-            Ok(()) => return true,
+            Ok(()) if *rests_since.get_or_insert(trace::now()) + REST_LASTS <= trace::now() => return true,
+            Ok(()) => {}
             Err(left) if trace::now() > until => {
                 let left = format!("after {REST_WITHIN:?}: {left}; on disk: {}", stored(shared));
                 shared.find("comes-to-rest", left);
                 return false;
             }
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(_) => rests_since = None,
         }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -153,6 +166,21 @@ fn stored(shared: &Shared) -> String {
         Some(format!("{} {objects} objects, {hints} hints", host::name(slot)))
     });
     each.collect::<Vec<_>>().join("; ")
+}
+
+/// Has every node coordinate a write of a new key.
+async fn write_by_everyone(shared: &Arc<Shared>) {
+    let slots: Vec<usize> = shared.wanted.lock().slots.iter().copied().collect();
+    let mut client = Client::new(shared, client::HOST);
+    for slot in slots {
+        for number in 0..4 {
+            let key = Bytes::from(format!("probe-{slot}-{number}"));
+            match client.write_once(&key, slot).await {
+                Some((coordinator, timestamp)) => check::timestamp_given(shared, coordinator, timestamp),
+                None => shared.find("serves-when-healed", format!("{} does not take a write", host::name(slot))),
+            }
+        }
+    }
 }
 
 /// Reads every key from all its replicas, which repairs what differs.

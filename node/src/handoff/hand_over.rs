@@ -1,0 +1,154 @@
+//! Handing a partition over to those who hold it now, before what is left of it here is dropped.
+//!
+//! The new holders have copied the partition from enough of the old ones that every write that w of those had is among
+//! it. But a write may have been acknowledged on the strength of a hint, and then fewer of the old list have it: what
+//! is left here can be one of the copies that the client was promised. So it is given to the holders before it goes
+//! (the handoff of Riak, which deletes only what the new owner has confirmed); digests keep the cost at what differs.
+
+use super::fetch::{FetchError, fetch_digest};
+use super::serve::local_digests;
+use crate::peers::Peers;
+use crate::replica::{Replica, split_storage_key};
+use crate::ring_state::{Installed, RingState};
+use crate::storage::{EngineError, ScanRange, Space};
+use annulus_proto::v1::{DigestRequest, reply, request::Operation};
+use bytes::Bytes;
+use dynamo::digest::{Buckets, differing};
+use dynamo::preference::MemberIndex;
+use dynamo::token;
+use futures::StreamExt;
+use std::time::Duration;
+
+/// Buckets a range is split into at each level.
+const FANOUT: usize = 16;
+/// A differing bucket with at most this many items is sent instead of split.
+const SEND_ITEMS_MAX: u64 = 64;
+/// Objects under way to one holder at once.
+const AT_ONCE_MAX: usize = 32;
+const PAGE_ITEMS: usize = 512;
+const PAGE_BYTES: usize = 4 << 20;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a partition was not handed over. What is here stays; what a holder has been given it keeps.
+#[derive(Debug, thiserror::Error)]
+pub enum HandOverError {
+    /// Too few holders have confirmed that they have all of it.
+    #[error("only {confirmed} of {need} holders have confirmed what is here; last: {why}")]
+    TooFew {
+        /// Holders that have all of it.
+        confirmed: usize,
+        /// Holders that must.
+        need: usize,
+        /// Why the last one has not.
+        why: String,
+    },
+    /// A holder's digests could not be had.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// This node's engine cannot be read.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A holder has not confirmed an object.
+    #[error("an object was not confirmed")]
+    Unconfirmed,
+}
+
+/// Sees to it that w of the partition's holders, and as many more as can be reached, have all that is here.
+///
+/// # Errors
+/// [`HandOverError::TooFew`].
+pub(super) async fn hand_over(
+    ring: &RingState,
+    replica: &Replica,
+    peers: &Peers,
+    installed: &Installed,
+    partition: u32,
+) -> Result<(), HandOverError> {
+    let holders = installed.view.placement(partition).map(|placement| placement.preference.clone());
+    let holders = holders.unwrap_or_default();
+    let need = usize::from(installed.view.ring().quorums.w).min(holders.len());
+    let (mut confirmed, mut why) = (0, String::from("none was asked"));
+    for &holder in &holders {
+        if !peers.by_index(holder).is_some_and(|peer| peer.is_up()) {
+            why = String::from("not connected");
+            continue;
+        }
+        let giving = Giving { ring, replica, peers, installed, holder };
+        match giving.run(partition).await {
+            Ok(()) => confirmed += 1,
+            Err(error) => why = error.to_string(),
+        }
+    }
+    if confirmed >= need { Ok(()) } else { Err(HandOverError::TooFew { confirmed, need, why }) }
+}
+
+/// What is given to whom.
+struct Giving<'a> {
+    ring: &'a RingState,
+    replica: &'a Replica,
+    peers: &'a Peers,
+    installed: &'a Installed,
+    holder: MemberIndex,
+}
+
+impl Giving<'_> {
+    /// Gives the holder what it lacks of a partition. It has all of it, durably, when this returns.
+    async fn run(&self, partition: u32) -> Result<(), HandOverError> {
+        let count = self.installed.view.count();
+        let mut ranges = vec![(token::first_token(partition, count).0, token::last_token(partition, count).0)];
+        while let Some((first, last)) = ranges.pop() {
+            let Some(buckets) = Buckets::new(first, last, FANOUT) else {
+                self.send(first, last).await?;
+                continue;
+            };
+            let theirs = fetch_digest(self.peers, self.holder, self.digest_request(first, last)).await?;
+            let ours = local_digests(self.replica, &buckets).await?;
+            for bucket in differing(&ours, &theirs) {
+                let (first, last) = buckets.bucket_range(bucket);
+                match ours[bucket].count {
+                    0 => {}
+                    1..=SEND_ITEMS_MAX => self.send(first, last).await?,
+                    _ => ranges.push((first, last)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn digest_request(&self, first_token: u64, last_token: u64) -> DigestRequest {
+        DigestRequest {
+            cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
+            epoch: self.installed.view.epoch(),
+            first_token,
+            last_token,
+            fanout: u32::try_from(FANOUT).unwrap_or(1),
+            incarnation: Bytes::new(),
+        }
+    }
+
+    async fn send(&self, first: u64, last: u64) -> Result<(), HandOverError> {
+        let peer = self.peers.by_index(self.holder).ok_or(HandOverError::Unconfirmed)?;
+        let epoch = self.installed.view.epoch();
+        let mut range = ScanRange::tokens(first, last);
+        loop {
+            let page = self.replica.engine().scan(Space::Data, &range, PAGE_ITEMS, PAGE_BYTES)?;
+            let last = page.items.last().map(|(key, _)| key.clone());
+            let sent = futures::stream::iter(page.items).map(|(storage_key, object)| {
+                let peer = peer.clone();
+                async move {
+                    let Some((_, key)) = split_storage_key(&storage_key) else { return true };
+                    let request = peer.request(key, epoch, Operation::Store(object));
+                    let answer = tokio::time::timeout(ANSWER_TIMEOUT, request).await;
+                    matches!(answer, Ok(Ok(reply::Result::Stored(_))))
+                }
+            });
+            if !sent.buffer_unordered(AT_ONCE_MAX).all(|stored| async move { stored }).await {
+                return Err(HandOverError::Unconfirmed);
+            }
+            match last {
+                Some(last) if page.more => range.after = Some(last),
+                _ => return Ok(()),
+            }
+        }
+    }
+}
