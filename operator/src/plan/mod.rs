@@ -161,7 +161,7 @@ pub fn plan(desired: &Desired, observed: &Observed, fresh: HashKey) -> Plan {
 fn decide(desired: &Desired, observed: &Observed, fresh: HashKey, waiting: &mut Vec<Reason>) -> Option<Action> {
     let workload = match (&observed.workload, observed.objects) {
         (Some(workload), Objects::Current) => workload,
-        (Some(workload), Objects::Differ) => {
+        (Some(workload), Objects::Due | Objects::Differ) => {
             // Raising is always safe, so a number that somebody else lowered is put back in passing.
             let replicas = workload.replicas_written.map_or(workload.replicas, |w| w.max(workload.replicas));
             return Some(Action::ApplyObjects { replicas, proven: workload.proven.clone() });
