@@ -18,11 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 pub const PARTITIONS: u32 = 32;
+/// Hosts are in so many zones in turn.
+const ZONES: u32 = 3;
 
 /// A volume, and the node's data on it.
 pub struct FakeVolume {
     pub uid: String,
     pub node: FakeNode,
+    pub bytes: u128,
     /// Its Node is gone for good, and so is what was on it.
     pub stranded: bool,
 }
@@ -99,7 +102,7 @@ impl World {
             bound: true,
             terminating: false,
             cluster: Some(self.desired.cluster),
-            bytes: self.desired.volume_bytes,
+            bytes: volume.bytes,
             stranded: volume.stranded.then(|| "its Node is gone".to_owned()),
         });
         let resource_version = self.config_map_version.to_string();
@@ -135,7 +138,7 @@ impl World {
             terminating: false,
             unscheduled_seconds: pod.unscheduled,
             revision: pod.revision.clone(),
-            zone: None,
+            zone: self.desired.zones.then(|| format!("zone-{}", ordinal % ZONES)),
             node: match pod.silent {
                 true => Observation::NoAnswer("silent".to_owned()),
                 false => Observation::Answer(Box::new(answer)),
@@ -199,7 +202,10 @@ impl World {
                 self.pods.remove(&ordinal);
                 self.volumes.remove(&ordinal);
             }
-            Action::GrowVolume { .. } => {}
+            Action::GrowVolume { name, .. } => {
+                let ordinal: u32 = name.rsplit('-').next().unwrap().parse().unwrap();
+                self.volumes.get_mut(&ordinal).unwrap().bytes = self.desired.volume_bytes;
+            }
             Action::RestartPod { name, .. } => {
                 let ordinal = self.desired.ordinal(&name).unwrap();
                 self.pods.remove(&ordinal);
@@ -317,9 +323,11 @@ impl World {
             }
             let (uid, volume_uid) = (self.next_uid(), self.next_uid());
             let incarnation = Uuid::from_u128(self.rng.random());
+            let bytes = self.desired.volume_bytes;
             self.volumes.entry(ordinal).or_insert_with(|| FakeVolume {
                 uid: volume_uid,
                 node: FakeNode::new(incarnation),
+                bytes,
                 stranded: false,
             });
             let stranded = self.volumes[&ordinal].stranded;
@@ -346,6 +354,11 @@ impl World {
             }
             node.work(&sources, &mut self.rng);
         }
+    }
+
+    /// Parts of the ring copied by all nodes so far.
+    pub fn copied(&self) -> u64 {
+        self.volumes.values().map(|volume| volume.node.copied).sum()
     }
 
     /// Runs until nothing is left to do; panics if that takes too long.

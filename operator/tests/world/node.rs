@@ -19,11 +19,13 @@ pub struct FakeNode {
     pub holds: BTreeSet<u32>,
     pub hints: u64,
     pub moved: Option<Moved>,
+    /// Partitions copied in its life, in parts of the ring.
+    pub copied: u64,
 }
 
 impl FakeNode {
     pub fn new(incarnation: Uuid) -> Self {
-        Self { incarnation, ring: None, holds: BTreeSet::new(), hints: 0, moved: None }
+        Self { incarnation, ring: None, holds: BTreeSet::new(), hints: 0, moved: None, copied: 0 }
     }
 
     /// The members of a first ring hold their partitions, which are empty.
@@ -90,6 +92,7 @@ impl FakeNode {
             });
             if source && !holds(&self.holds, &ring, partition) && rng.random_bool(0.5) {
                 self.holds.extend(parts(&ring, partition));
+                self.copied += parts(&ring, partition).count() as u64;
                 let since = ring.target.as_ref().map_or(0, |target| target.since);
                 let before = self.moved.filter(|moved| moved.since == since).map_or(0, |moved| moved.bytes);
                 self.moved = Some(Moved { since, bytes: before + 1000, items: 1 });
