@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# End-to-end tests on a real Kubernetes. ONLY=NAME runs those whose names contain NAME; KEEP=1 leaves the cluster up.
+# End-to-end tests on a real Kubernetes, and those of the operator on its API server alone. ONLY=NAME runs those whose
+# names contain NAME; KEEP=1 leaves the cluster up.
 set -euo pipefail
 folder=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
 checkout=$(cd "$folder/.." && pwd)
@@ -8,12 +9,21 @@ cd "$checkout"
 
 # Built out here, since in the cluster's network there is no way to a registry.
 # With the whole workspace, so that the features of shared crates are those that `make unit` built them with.
-cargo test --locked --no-run --workspace --test e2e
+cargo test --locked --no-run --workspace --test e2e --test api_server
 # Three hosts in three zones.
 settings=$(NODES=3 "$folder/install.sh")
 eval "$settings"
 $IN helm test annulus --namespace annulus-system
 result=0
+# Operators that die, and specs that are generated: the installed one stands aside meanwhile.
+installed=(--namespace annulus-system -l app.kubernetes.io/name=annulus-operator)
+replicas=$($IN kubectl get deployment "${installed[@]}" -o 'jsonpath={.items[0].spec.replicas}')
+$IN kubectl scale deployment "${installed[@]}" --replicas=0
+$IN kubectl wait pod "${installed[@]}" --for=delete --timeout=60s
+$IN cargo test --locked --offline --workspace --test api_server -- --ignored --nocapture --test-threads=1 ${ONLY:+"$ONLY"} ||
+  result=$?
+$IN kubectl scale deployment "${installed[@]}" --replicas="$replicas"
+$IN kubectl rollout status deployment "${installed[@]}" --timeout=180s
 # One after the other: two cores carry one cluster under load.
 $IN cargo test --locked --offline --workspace --test e2e -- --ignored --nocapture --test-threads=1 ${ONLY:+"$ONLY"} ||
   result=$?

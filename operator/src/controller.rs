@@ -27,10 +27,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a round waits for the next while something is under way. Also the least time between two epochs.
+/// How long a round waits for the next while something is under way, unless told otherwise.
 const BEAT: Duration = Duration::from_secs(1);
-/// How long a round that failed waits for the next.
-const AFTER_ERROR: Duration = Duration::from_secs(3);
+/// How many beats a round that failed waits for the next.
+const BEATS_AFTER_ERROR: u32 = 3;
 
 /// A round that did not get to its end. The next one starts from what is then observed.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,8 @@ pub struct Operator {
     pub metrics: Arc<Metrics>,
     /// How often a cluster is looked at, and its objects are written again, when nothing happens.
     pub resync: Duration,
+    /// How long a round waits for the next while something is under way. Also the least time between two epochs.
+    pub beat: Duration,
     /// The only namespace to look at; `None`: all.
     pub namespace: Option<String>,
     recorder: Recorder,
@@ -82,6 +84,7 @@ impl Operator {
             defaults,
             metrics,
             resync: Duration::from_secs(30),
+            beat: BEAT,
             namespace: None,
             recorder,
             memory: Mutex::default(),
@@ -99,7 +102,7 @@ impl Operator {
             .applied_objects()
             .predicate_filter(predicates::generation, PredicateConfig::default());
         let ours = watcher::Config::default().labels(build::CLUSTER);
-        let config = controller::Config::default().debounce(Duration::from_millis(100)).concurrency(16);
+        let config = controller::Config::default().debounce(self.beat / 10).concurrency(16);
         let rounds = Controller::for_stream(changes, reader)
             .with_config(config)
             .owns(self.api::<StatefulSet>(), ours.clone())
@@ -108,7 +111,7 @@ impl Operator {
             .owns(self.api::<PodDisruptionBudget>(), ours.clone())
             .watches(self.api::<Pod>(), ours, cluster_of_pod)
             .graceful_shutdown_on(stop)
-            .run(reconcile, |_, _, _| Action::requeue(AFTER_ERROR), self.clone());
+            .run(reconcile, |_, _, operator| Action::requeue(operator.beat * BEATS_AFTER_ERROR), self.clone());
         rounds
             .for_each(|round| async {
                 match round {
@@ -208,14 +211,14 @@ async fn round(operator: &Operator, cluster: &KeyValueCluster) -> Result<Action,
     report(operator, cluster, &seen, &plan, desired.as_ref().err(), &applied).await?;
     applied?;
     let busy = plan.action.is_some() || plan.waiting.iter().any(|reason| *reason != plan::Reason::Paused);
-    Ok(Action::requeue(if busy { BEAT } else { operator.resync }))
+    Ok(Action::requeue(if busy { operator.beat } else { operator.resync }))
 }
 
 /// Fills in what only the clock knows: whether an epoch was published just now, and whether objects are due to be
 /// written again, which undoes what somebody else has changed in them.
 fn pace(operator: &Operator, cluster: &KeyValueCluster, seen: &mut Seen) {
     let memory = operator.remember(cluster, |memory| *memory);
-    seen.observed.published_just_now = memory.published.is_some_and(|at| at.elapsed() < BEAT);
+    seen.observed.published_just_now = memory.published.is_some_and(|at| at.elapsed() < operator.beat);
     let due = memory.refreshed.is_none_or(|at| at.elapsed() >= operator.resync);
     if due && seen.observed.objects == Objects::Current {
         seen.observed.objects = Objects::Due;
