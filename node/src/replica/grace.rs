@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use futures::FutureExt;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn waits_for_what_was_before_and_for_nothing_else() {
         let grace: Arc<Grace> = Arc::default();
         grace.passed().await;
