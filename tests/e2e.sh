@@ -9,7 +9,8 @@ cd "$checkout"
 # Built out here, since in the cluster's network there is no way to a registry.
 # With the whole workspace, so that the features of shared crates are those that `make unit` built them with.
 cargo test --locked --no-run --workspace --test e2e
-settings=$("$folder/install.sh")
+# Three hosts in three zones.
+settings=$(NODES=3 "$folder/install.sh")
 eval "$settings"
 $IN helm test annulus --namespace annulus-system
 result=0

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings up a Kubernetes (see cluster/target.sh), builds the images, and installs the operator with Helm.
 # Prints what to evaluate to talk to that cluster, as target.sh does; everything else goes to standard error.
+# NODES=K: on K hosts in K zones, where the cluster is ours to bring up.
 set -euo pipefail
 folder=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
 checkout=$(cd "$folder/.." && pwd)
@@ -8,7 +9,7 @@ namespace=${OPERATOR_NAMESPACE:-annulus-system}
 
 "$folder/cluster/tools.sh" >&2
 "$checkout/images/build.sh" >&2
-target=$("$folder/cluster/target.sh" --up)
+target=$("$folder/cluster/target.sh" --up --nodes "${NODES:-1}")
 eval "$target"
 "$checkout/images/load.sh" >&2
 

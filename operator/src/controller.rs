@@ -217,8 +217,8 @@ fn pace(operator: &Operator, cluster: &KeyValueCluster, seen: &mut Seen) {
     let memory = operator.remember(cluster, |memory| *memory);
     seen.observed.published_just_now = memory.published.is_some_and(|at| at.elapsed() < BEAT);
     let due = memory.refreshed.is_none_or(|at| at.elapsed() >= operator.resync);
-    if due {
-        seen.observed.objects = Objects::Differ;
+    if due && seen.observed.objects == Objects::Current {
+        seen.observed.objects = Objects::Due;
     }
 }
 

@@ -5,7 +5,7 @@ mod rebalance;
 
 use crate::build;
 use crate::crd::{KeyValueCluster, KeyValueClusterStatus, RingStatus};
-use crate::plan::{Observed, Plan, Pod};
+use crate::plan::{Action, Objects, Observed, Plan, Pod};
 use crate::validate::Invalid;
 use dynamo::ring::{MemberState, Ring};
 use k8s_openapi::jiff::Timestamp;
@@ -28,6 +28,16 @@ pub struct Round<'a> {
     pub ring: Option<&'a Ring>,
     /// Now.
     pub now: Timestamp,
+}
+
+impl Round<'_> {
+    /// Whether the round changes anything. Writing again what is there already does not.
+    fn changes(&self) -> bool {
+        match &self.plan.action {
+            Some(Action::ApplyObjects { .. }) => self.observed.objects != Objects::Due,
+            action => action.is_some(),
+        }
+    }
 }
 
 /// The status after this round.
@@ -94,6 +104,7 @@ fn phase(round: &Round<'_>, health: &Health) -> &'static str {
         None => "Creating",
         Some(_) if rebalancing => "Rebalancing",
         Some(_) if !health.silent.is_empty() => "Degraded",
+        Some(_) if round.changes() || round.failed.is_some() || !round.plan.waiting.is_empty() => "Updating",
         Some(_) => "Running",
     }
 }

@@ -4,7 +4,7 @@
 mod world;
 
 use annulus_operator::crd::{KeyValueCluster, KeyValueClusterStatus};
-use annulus_operator::plan::{Plan, StoredRing, plan};
+use annulus_operator::plan::{Action, Objects, Observed, Plan, StoredRing, plan};
 use annulus_operator::status::{Round, status};
 use annulus_operator::validate::Invalid;
 use dynamo::token::HashKey;
@@ -25,13 +25,22 @@ fn look_with(
     plan: &Plan,
     invalid: Option<&Invalid>,
 ) -> KeyValueClusterStatus {
-    let observed = world.observe();
+    of_round(&world.observe(), plan, invalid, cluster, second)
+}
+
+fn of_round(
+    observed: &Observed,
+    plan: &Plan,
+    invalid: Option<&Invalid>,
+    cluster: &mut KeyValueCluster,
+    second: i64,
+) -> KeyValueClusterStatus {
     let ring = match &observed.stored {
         StoredRing::Held { ring, .. } => Some(&**ring),
         StoredRing::Missing | StoredRing::Damaged { .. } => None,
     };
     let now = Timestamp::from_second(second).unwrap();
-    let round = Round { cluster, observed: &observed, invalid, plan, failed: None, ring, now };
+    let round = Round { cluster, observed, invalid, plan, failed: None, ring, now };
     let found = status(&round);
     cluster.status = Some(found.clone());
     found
@@ -58,6 +67,12 @@ fn a_scale_out_is_accounted_for() {
     assert!(before.rebalance.is_none() && before.waiting.is_empty());
 
     world.desired.replicas = 5;
+    let wished = look(&world, &mut cluster, 105);
+    assert_eq!(
+        wished.phase.as_deref(),
+        Some("Updating"),
+        "whoever waits for Running must not be told so too early"
+    );
     while world.ring().unwrap().target.is_none() {
         world.tick();
     }
@@ -85,6 +100,24 @@ fn a_scale_out_is_accounted_for() {
     assert_eq!((last.from, last.to, last.since), (3, 5, begun.since));
     assert!(last.finished_at > last.started_at);
     assert_eq!(after.ring.unwrap().members, 5);
+}
+
+/// What is written again every now and then is no news to whoever watches.
+#[test]
+fn writing_the_same_objects_again_is_no_progress() {
+    let (mut world, mut cluster) = (World::new(3, 1), cluster());
+    world.settle();
+    let mut observed = world.observe();
+    observed.objects = Objects::Due;
+    let plan = self::plan(&world.desired, &observed, HashKey([0; 16]));
+    assert!(matches!(plan.action, Some(Action::ApplyObjects { .. })), "{plan:?}");
+    let found = of_round(&observed, &plan, None, &mut cluster, 100);
+    assert_eq!(found.phase.as_deref(), Some("Running"));
+    assert_eq!(condition(&found, "Progressing"), ("False", "Settled", 100));
+
+    world.desired.replicas = 5;
+    let plan = self::plan(&world.desired, &observed, HashKey([0; 16]));
+    assert!(matches!(plan.action, Some(Action::ScaleWorkload { .. })), "a wish waits for it: {plan:?}");
 }
 
 #[test]

@@ -5,17 +5,20 @@
 
 use crate::ledger::{Ledger, Tally, Verdict, value};
 use anyhow::Context;
+use hdrhistogram::Histogram;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, FromRedisValue};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Tries of one request before it counts as failed.
 const TRIES_MAX: u32 = 4;
 const TRY_PAUSE: Duration = Duration::from_millis(100);
+/// Longest time that is told from longer ones: more than all tries can take.
+const LATENCY_MICROS_MAX: u64 = 60_000_000;
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Counters of a running workload.
@@ -31,6 +34,41 @@ pub struct Counters {
     pub bad_reads: AtomicU64,
     /// The last error seen, for people.
     pub last_error: std::sync::Mutex<Option<String>>,
+    /// How long requests took, in microseconds, all tries and pauses between them included.
+    latencies: std::sync::Mutex<Latencies>,
+}
+
+/// How long requests took.
+#[derive(Debug)]
+pub struct Latencies(Histogram<u64>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let bounds = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3);
+        Self(bounds.unwrap_or_else(|_| unreachable!("three digits and these bounds are allowed")))
+    }
+}
+
+impl Latencies {
+    /// The time, in milliseconds, within which this share of the requests was answered.
+    #[must_use]
+    pub fn quantile_ms(&self, quantile: f64) -> f64 {
+        self.0.value_at_quantile(quantile) as f64 / 1e3
+    }
+
+    /// How many requests were measured.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl Counters {
+    /// What was measured since this was last asked.
+    #[must_use]
+    pub fn take_latencies(&self) -> Latencies {
+        self.latencies.lock().map(|mut latencies| std::mem::take(&mut *latencies)).unwrap_or_default()
+    }
 }
 
 /// A workload under way.
@@ -207,6 +245,7 @@ async fn tries<T: FromRedisValue>(
     request: &Cmd,
     counters: &Counters,
 ) -> Option<T> {
+    let begun = Instant::now();
     for attempt in 0..TRIES_MAX {
         if attempt > 0 {
             counters.retries.fetch_add(1, Ordering::Relaxed);
@@ -215,6 +254,9 @@ async fn tries<T: FromRedisValue>(
         match request.query_async(connection).await {
             Ok(answer) => {
                 counters.requests.fetch_add(1, Ordering::Relaxed);
+                if let Ok(mut latencies) = counters.latencies.lock() {
+                    latencies.0.saturating_record(begun.elapsed().as_micros() as u64);
+                }
                 return Some(answer);
             }
             Err(error) => {

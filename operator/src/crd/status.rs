@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyValueClusterStatus {
-    /// One word: Pending, Creating, Running, Rebalancing, Degraded or Paused.
+    /// One word: Pending, Creating, Running (all is as the spec says), Updating, Rebalancing, Degraded or Paused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// Available, Progressing, Degraded, Rebalancing, Valid.

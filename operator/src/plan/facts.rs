@@ -62,6 +62,8 @@ pub struct Observed {
 pub enum Objects {
     /// All there, all as built.
     Current,
+    /// All there and as built; to be written again all the same, which undoes what somebody else has changed in them.
+    Due,
     /// Something is missing or was built from another spec.
     #[default]
     Differ,

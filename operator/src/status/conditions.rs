@@ -62,11 +62,11 @@ fn progressing(round: &Round<'_>) -> Verdict {
     let (holds, reason, message) = match (round.failed, first_help, &plan.action, plan.waiting.first()) {
         (Some(why), ..) => (false, "ActionFailed", why.to_owned()),
         (None, Some(reason), ..) => (false, reason.code(), reason.to_string()),
-        (None, None, Some(action), _) => {
+        (None, None, Some(action), _) if round.changes() => {
             (true, action.code().split('/').next().unwrap_or_default(), format!("did {}", action.code()))
         }
-        (None, None, None, Some(reason)) => (true, reason.code(), reason.to_string()),
-        (None, None, None, None) => (false, "Settled", "everything is as the spec says".to_owned()),
+        (None, None, _, Some(reason)) => (true, reason.code(), reason.to_string()),
+        (None, None, _, None) => (false, "Settled", "everything is as the spec says".to_owned()),
     };
     Verdict { type_: "Progressing", holds, reason, message }
 }

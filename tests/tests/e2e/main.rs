@@ -5,4 +5,6 @@ mod admission;
 mod faults;
 mod harness;
 mod lifecycle;
+mod operations;
+mod replacement;
 mod scaling;
