@@ -5,6 +5,7 @@ use crate::planted;
 use crate::ring_state::Installed;
 use annulus_proto::v1::{Read, ReadHint, reply, request::Operation};
 use bytes::Bytes;
+use dynamo::digest::fingerprint;
 use dynamo::object::Object;
 use dynamo::preference::MemberIndex;
 use dynamo::quorum::{Progress, ReadQuorum};
@@ -53,12 +54,17 @@ struct Asking<'a> {
 impl Coordinator {
     /// Reads a key from r replicas.
     pub(super) async fn read(&self, key: Bytes, options: ReadOptions) -> Result<Object, RequestError> {
+        let installed = self.installed()?;
+        if let Some(object) = self.read_plainly(&installed, &key, options).await {
+            return decode(object).map_err(|error| RequestError::Storage(error.to_string()));
+        }
+        self.in_time(self.read_from_many(&key, options)).await
+    }
+
+    async fn read_from_many(&self, key: &Bytes, options: ReadOptions) -> Result<Object, RequestError> {
         loop {
             let installed = self.installed()?;
-            if let Some(object) = self.read_plainly(&installed, &key, options).await {
-                return decode(object).map_err(|error| RequestError::Storage(error.to_string()));
-            }
-            match Asking::new(self, installed, &key, options).run().await? {
+            match Asking::new(self, installed, key, options).run().await? {
                 Round::Read(object) => return Ok(object),
                 Round::RingChanged => {}
             }
@@ -66,7 +72,7 @@ impl Coordinator {
     }
 
     /// The usual case, without ado: this node is one of at most two replicas to be asked, the other answers soon, and
-    /// both have the same. `None`: it is not that simple, and nothing was decided.
+    /// both have the same, which their fingerprints tell. `None`: it is not that simple, and nothing was decided.
     async fn read_plainly(&self, installed: &Installed, key: &Bytes, options: ReadOptions) -> Option<Bytes> {
         let token = installed.view.token(key);
         let placement = installed.view.placement(installed.view.partition(token))?;
@@ -83,11 +89,11 @@ impl Coordinator {
                 let others = placement.preference.iter().filter(|&&member| member != me);
                 let mut peers = others.filter_map(|&member| self.parts.peers.by_index(member));
                 let peer = peers.find(|peer| peer.is_up())?;
-                let theirs = peer.request(key.clone(), epoch, Operation::Read(Read {}));
-                let theirs = tokio::time::timeout(HEDGE_AFTER, theirs).await;
-                let Ok(Ok(reply::Result::Object(theirs))) = theirs else { return None };
                 let mine = replica.read(token, key, epoch).ok()?.unwrap_or_default();
-                (mine == theirs).then_some(mine)
+                let known = Some(fingerprint(&mine, &installed.view.ring().hash_key));
+                let theirs = peer.request(key.clone(), epoch, Operation::Read(Read { known }));
+                let theirs = tokio::time::timeout(HEDGE_AFTER, theirs).await;
+                matches!(theirs, Ok(Ok(reply::Result::Same(_)))).then_some(mine)
             }
             _ => None,
         }
@@ -216,7 +222,7 @@ impl<'a> Asking<'a> {
         let peer = self.coordinator.parts.peers.by_index(member);
         self.under_way.push(Box::pin(async move {
             let Some(peer) = peer else { return Answer::Failed { member, why: String::from("not connected") } };
-            match peer.request(key, epoch, Operation::Read(Read {})).await {
+            match peer.request(key, epoch, Operation::Read(Read { known: None })).await {
                 Ok(reply::Result::Object(object)) => Answer::Object { member, object },
                 Ok(reply::Result::StaleEpoch(stale)) => Answer::Stale { epoch: stale.epoch },
                 Ok(reply::Result::Failure(failure)) => Answer::Failed { member, why: failure.message },

@@ -73,7 +73,7 @@ impl Coordinator {
 impl KeyValue for Coordinator {
     async fn get(&self, key: Bytes, options: ReadOptions) -> Result<Object, RequestError> {
         self.check_key(&key)?;
-        self.in_time(self.read(key, options)).await
+        self.read(key, options).await
     }
 
     async fn put(&self, key: Bytes, write: Write, options: WriteOptions) -> Result<Written, RequestError> {
