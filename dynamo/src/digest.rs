@@ -7,20 +7,8 @@
 //! The hashes find accidents, not attacks: they have no secret key, and sums of hashes can be steered by someone who
 //! chooses many values on purpose. Nothing worse than a difference found late would come of it.
 
-use crate::token::HashKey;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
-
-/// Fingerprint of an encoded object: two replicas that compare fingerprints need not send the object (Cassandra's digest
-/// reads). Equal objects have equal ones; others but for one in 2⁶⁴ do not, and as the cluster's hash key is secret,
-/// nobody can choose values for which they are.
-#[must_use]
-pub fn fingerprint(encoded: &[u8], hash_key: &HashKey) -> u64 {
-    let (low, high) = hash_key.0.split_at(8);
-    let half = |bytes: &[u8]| bytes.iter().fold(0, |sum: u64, &byte| sum << 8 | u64::from(byte));
-    xxh3_64_with_seed(encoded, half(low)) ^ half(high)
-}
 
 /// Digest of the items of a token range: how many there are and the sum of their hashes, modulo 2¹²⁸.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

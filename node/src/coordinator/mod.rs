@@ -76,6 +76,11 @@ impl KeyValue for Coordinator {
         self.read(key, options).await
     }
 
+    fn get_now(&self, key: &Bytes, options: ReadOptions) -> Option<Object> {
+        self.check_key(key).ok()?;
+        self.read_here(key, options)
+    }
+
     async fn put(&self, key: Bytes, write: Write, options: WriteOptions) -> Result<Written, RequestError> {
         self.check_key(&key)?;
         if let dynamo::object::Payload::Bytes(value) = &write.payload {

@@ -18,7 +18,6 @@ use annulus_proto::v1::{
     request::Operation,
 };
 use bytes::Bytes;
-use dynamo::digest::fingerprint;
 use dynamo::object::{Change, Context, Payload};
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -128,13 +127,12 @@ impl Coordinator {
         epoch: u64,
         known: Option<u64>,
     ) -> Result<reply::Result, ReplicaError> {
-        let object = self.parts.replica.read(installed.view.token(key), key, epoch)?.unwrap_or_default();
-        if known == Some(fingerprint(&object, &installed.view.ring().hash_key))
-            || (known.is_some() && planted::is("digest-not-compared"))
-        {
+        let here = self.parts.replica.read_known(installed.view.token(key), key, epoch)?;
+        let hash = here.as_ref().map_or(0, |here| here.hash);
+        if known == Some(hash) || (known.is_some() && planted::is("digest-not-compared")) {
             return Ok(reply::Result::Same(Same {}));
         }
-        Ok(reply::Result::Object(object))
+        Ok(reply::Result::Object(here.map(|here| here.value).unwrap_or_default()))
     }
 
     /// Coordinates a write for a node that is no replica of its key.

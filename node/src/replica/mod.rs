@@ -12,7 +12,7 @@ mod recount;
 pub use counters::{Counters, Sum, Weight};
 pub use hints::{HeldHint, Hints};
 pub use leaves::Leaves;
-pub use objects::{Objects, Overlay, Updated};
+pub use objects::{Known, Objects, Overlay, Updated};
 
 use crate::config::Limits;
 use crate::coordinator::{Causality, Write};
@@ -199,6 +199,14 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError::Stale`], [`ReplicaError::Behind`], or the engine's.
     pub fn read(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<Bytes>, ReplicaError> {
+        Ok(self.read_known(token, key, epoch)?.map(|known| known.value))
+    }
+
+    /// The same with its hash.
+    ///
+    /// # Errors
+    /// Those of [`Replica::read`].
+    pub fn read_known(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<Known>, ReplicaError> {
         self.admit(token, epoch)?;
         Ok(self.objects.read(&storage_key(token, key))?)
     }
