@@ -124,3 +124,21 @@ fn what_cel_cannot_see_is_refused() {
     assert!(matches!(refused("name: demo", "name: 0demo"), Invalid::Name(_)));
     assert_eq!(validate(&cluster(PLAIN), None), Err(Invalid::NoImage));
 }
+
+/// Nobody is let in before the users are known: the Secret is not optional.
+#[test]
+fn users_come_from_a_secret() {
+    let plain = built(PLAIN);
+    assert!(!node(&plain).args.unwrap().contains(&"--acl-file".to_owned()));
+    let built = built(&PLAIN.replace("spec:\n", "spec:\n  auth: {secretName: people}\n"));
+    let volumes = pod(&built).volumes.unwrap();
+    let secret = volumes.iter().find_map(|volume| volume.secret.as_ref()).unwrap();
+    assert_eq!((secret.secret_name.as_deref(), secret.optional), (Some("people"), None));
+    assert_eq!(secret.items.as_ref().unwrap()[0].key, "users.acl");
+    let node = node(&built);
+    let arguments = node.args.unwrap().join(" ");
+    assert!(arguments.contains("--acl-file /etc/annulus/users/users.acl"), "{arguments}");
+    let mounts = node.volume_mounts.unwrap();
+    let mount = mounts.iter().find(|mount| mount.name == "users").unwrap();
+    assert_eq!((mount.mount_path.as_str(), mount.read_only), ("/etc/annulus/users", Some(true)));
+}

@@ -109,11 +109,15 @@ fn writing_the_same_objects_again_is_no_progress() {
     world.settle();
     let mut observed = world.observe();
     observed.objects = Objects::Due;
-    let plan = plan(&world.desired, &observed, HashKey([0; 16]));
+    let plan = self::plan(&world.desired, &observed, HashKey([0; 16]));
     assert!(matches!(plan.action, Some(Action::ApplyObjects { .. })), "{plan:?}");
     let found = of_round(&observed, &plan, None, &mut cluster, 100);
     assert_eq!(found.phase.as_deref(), Some("Running"));
     assert_eq!(condition(&found, "Progressing"), ("False", "Settled", 100));
+
+    world.desired.replicas = 5;
+    let plan = self::plan(&world.desired, &observed, HashKey([0; 16]));
+    assert!(matches!(plan.action, Some(Action::ScaleWorkload { .. })), "a wish waits for it: {plan:?}");
 }
 
 #[test]

@@ -15,6 +15,8 @@ need_root
 [[ -e $netns && -e $run/admin.conf ]] || die "cluster $cluster is not up; start it by $checkout/tests/cluster/up.sh"
 export KUBECONFIG=$run/admin.conf PATH=$bin:$PATH
 export ANNULUS_CLUSTER_NAME=$cluster ANNULUS_RUN_DIR=$run
+# For a command that has to reach out, to node.sh say: a process outside.
+export ANNULUS_OUTSIDE_PID=$PPID
 unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY all_proxy ALL_PROXY
 # Its own mount namespace, in which resolv.conf is another. "slave" lets the
 # host's unmounts through, so that no pod's volume is held by it.

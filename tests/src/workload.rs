@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 /// Tries of one request before it counts as failed.
 const TRIES_MAX: u32 = 4;
 const TRY_PAUSE: Duration = Duration::from_millis(100);
+/// Longest time that is told from longer ones: more than all tries can take.
+const LATENCY_MICROS_MAX: u64 = 60_000_000;
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Counters of a running workload.
@@ -42,8 +44,8 @@ pub struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
-        // Three significant digits; without an upper bound this cannot fail.
-        Self(Histogram::new(3).unwrap_or_else(|_| unreachable!("three digits are allowed")))
+        let bounds = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3);
+        Self(bounds.unwrap_or_else(|_| unreachable!("three digits and these bounds are allowed")))
     }
 }
 

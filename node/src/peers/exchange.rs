@@ -5,19 +5,21 @@ use super::client::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, HEARTBEAT, SILENCE_MAX};
 use super::frames::{FrameReader, FrameWriter};
 use super::incoming;
 use crate::net::{BoxedIo, Incoming};
+use crate::replica::InFlight;
 use crate::ring_state::RingState;
 use crate::storage::{StorageError, Submitted};
 use annulus_proto::uuid_from;
 use annulus_proto::v1::peer_server::{Peer as PeerApi, PeerServer};
 use annulus_proto::v1::{
-    DigestReply, DigestRequest, Frame, Hello, ItemsReply, ItemsRequest, PageReply, PageRequest, Reply, Request,
-    RootsReply, RootsRequest, StaleEpoch, reply,
+    CollectReply, CollectRequest, DigestReply, DigestRequest, Frame, Hello, ItemsReply, ItemsRequest, PageReply,
+    PageRequest, Reply, Request, RootsReply, RootsRequest, StaleEpoch, reply,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use std::collections::VecDeque;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
+use uuid::Uuid;
 
 /// How long a request waits for a ring that its sender already has.
 const RING_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -59,6 +62,12 @@ pub trait RequestHandler: Send + Sync + 'static {
 
     /// Answers which items of some token ranges differ.
     fn items(&self, request: ItemsRequest) -> BoxFuture<'_, Result<ItemsReply, Status>>;
+
+    /// Carries out a stage of collecting what is dead.
+    fn collect(&self, request: CollectRequest) -> BoxFuture<'_, Result<CollectReply, Status>>;
+
+    /// Something takes off that carries objects here: kept until it has landed.
+    fn take_off(&self) -> InFlight;
 }
 
 /// How far a request has got without waiting.
@@ -76,12 +85,14 @@ pub struct PeerService<H> {
     ring: Arc<RingState>,
     peers: Arc<Peers>,
     handler: Arc<H>,
+    /// The newest stream of each sender; a newer one ends it.
+    streams: Mutex<HashMap<Uuid, CancellationToken>>,
 }
 
 impl<H: RequestHandler> PeerService<H> {
     /// The service, without any connection.
     pub fn new(ring: Arc<RingState>, peers: Arc<Peers>, handler: Arc<H>) -> Arc<Self> {
-        Arc::new(Self { ring, peers, handler })
+        Arc::new(Self { ring, peers, handler, streams: Mutex::default() })
     }
 
     /// The gRPC part, to be added to a server.
@@ -103,23 +114,28 @@ impl<H: RequestHandler> PeerService<H> {
         let (reader, writer) = tokio::io::split(io);
         let mut incoming = FrameReader::new(reader);
         let Ok(Ok(Some(first))) = tokio::time::timeout(SILENCE_MAX, incoming.next()).await else { return };
-        if let Err(why) = self.check(&first) {
-            tracing::debug!(%why, "a peer stream was refused");
-            return;
-        }
+        let sender = match self.check(&first) {
+            Ok(sender) => sender,
+            Err(why) => return tracing::debug!(%why, "a peer stream was refused"),
+        };
+        let replaced = self.newest_of(sender);
         let (replies, outgoing) = mpsc::channel::<Frame>(REPLY_FRAMES_MAX);
         let hello = Hello {
             cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
             incarnation: Bytes::copy_from_slice(self.ring.incarnation().as_bytes()),
         };
         let _ = replies.try_send(Frame { epoch: self.ring.epoch(), hello: Some(hello), ..Frame::default() });
-        let session =
-            Session { ring: self.ring.clone(), peers: self.peers.clone(), handler: self.handler.clone(), replies };
-        tokio::select! {
-            () = session.run(incoming) => {}
-            written = FrameWriter::new(writer).write_all(outgoing) => if let Err(error) = written {
-                tracing::debug!(%error, "a peer stream broke");
-            },
+        let session = Session {
+            ring: self.ring.clone(),
+            peers: self.peers.clone(),
+            handler: self.handler.clone(),
+            replies,
+            replaced,
+        };
+        // A task of its own, which is not cut short while it begins what a frame holds.
+        tokio::spawn(session.run(incoming));
+        if let Err(error) = FrameWriter::new(writer).write_all(outgoing).await {
+            tracing::debug!(%error, "a peer stream broke");
         }
     }
 }
@@ -141,18 +157,37 @@ impl<H: RequestHandler> PeerApi for PeerService<H> {
     async fn items(&self, request: tonic::Request<ItemsRequest>) -> Result<Response<ItemsReply>, Status> {
         self.handler.items(request.into_inner()).await.map(Response::new)
     }
+
+    async fn collect(&self, request: tonic::Request<CollectRequest>) -> Result<Response<CollectReply>, Status> {
+        self.handler.collect(request.into_inner()).await.map(Response::new)
+    }
 }
 
 impl<H> PeerService<H> {
-    fn check(&self, first: &Frame) -> Result<(), Status> {
+    fn check(&self, first: &Frame) -> Result<Uuid, Status> {
         let hello = first.hello.as_ref().ok_or_else(|| Status::invalid_argument("the first frame is no hello"))?;
         let theirs =
             uuid_from("cluster", &hello.cluster).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let ours = self.ring.cluster();
         if theirs == ours {
-            return Ok(());
+            return uuid_from("incarnation", &hello.incarnation)
+                .map_err(|error| Status::invalid_argument(error.to_string()));
         }
         Err(Status::failed_precondition(format!("this node belongs to cluster {ours}, not to {theirs}")))
+    }
+}
+
+impl<H> PeerService<H> {
+    /// The sender has begun a new stream: what is left of its stream before is not to be begun any more, since the
+    /// sender does not know of it and counts it as lost.
+    fn newest_of(&self, sender: Uuid) -> CancellationToken {
+        let replaced = CancellationToken::new();
+        let mut streams = self.streams.lock();
+        streams.retain(|_, stream| !stream.is_cancelled());
+        if let Some(before) = streams.insert(sender, replaced.clone()) {
+            before.cancel();
+        }
+        replaced
     }
 }
 
@@ -162,6 +197,8 @@ struct Session<H> {
     peers: Arc<Peers>,
     handler: Arc<H>,
     replies: mpsc::Sender<Frame>,
+    /// The sender has begun a newer stream.
+    replaced: CancellationToken,
 }
 
 impl<H: RequestHandler> Session<H> {
@@ -186,6 +223,7 @@ impl<H: RequestHandler> Session<H> {
                     silence.as_mut().reset(heard + SILENCE_MAX);
                     continue;
                 }
+                () = session.replaced.cancelled() => return,
                 _ = heartbeat.tick() => {
                     // No room means that replies are under way, which is a sign of life too.
                     let _ = session.replies.try_send(session.frame());
@@ -200,6 +238,11 @@ impl<H: RequestHandler> Session<H> {
             let Ok(permit) = at_once.clone().acquire_owned().await else { return };
             // Only now: while this side did not listen, the other was not silent.
             heard = Instant::now();
+            let flight = session.handler.take_off();
+            // After taking off, so that whoever waits for what is in flight waits for this frame or it is not begun.
+            if session.replaced.is_cancelled() {
+                return;
+            }
             let newest = frame.requests.iter().map(|request| request.epoch).max().unwrap_or(0);
             if newest > session.ring.epoch() {
                 let session = session.clone();
@@ -207,7 +250,7 @@ impl<H: RequestHandler> Session<H> {
                     session.catch_up(newest).await;
                     let begun = session.begin(frame.requests).await;
                     begun.finish(&session).await;
-                    drop(permit);
+                    drop((permit, flight));
                 });
                 continue;
             }
@@ -216,7 +259,7 @@ impl<H: RequestHandler> Session<H> {
                 let session = session.clone();
                 tokio::spawn(async move {
                     begun.finish(&session).await;
-                    drop(permit);
+                    drop((permit, flight));
                 });
             }
         }

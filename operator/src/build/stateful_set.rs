@@ -10,10 +10,10 @@ use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
     ObjectFieldSelector, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
-    VolumeResourceRequirements,
+    PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume,
+    VolumeMount, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -29,6 +29,8 @@ pub const PROVEN: &str = "annulus.dev/proven";
 
 const USER: i64 = 65532;
 const RING_DIRECTORY: &str = "/etc/annulus/ring";
+const USERS_DIRECTORY: &str = "/etc/annulus/users";
+const USERS_FILE: &str = "users.acl";
 
 /// The `StatefulSet`, but for what the planner decides: see [`scaled`]. `claim_size` is the size in the claim template
 /// of the `StatefulSet` that exists: Kubernetes does not let it be changed, so claims are made larger one by one.
@@ -114,18 +116,37 @@ fn pod_template(cluster: &KeyValueCluster, defaults: &Defaults, template: &PodTe
                 seccomp_profile: Some(runtime_default()),
                 ..PodSecurityContext::default()
             }),
-            volumes: Some(vec![Volume {
-                name: "ring".to_owned(),
-                config_map: Some(ConfigMapVolumeSource {
-                    name: ring_config_map_name(&name),
-                    optional: Some(true),
-                    ..ConfigMapVolumeSource::default()
-                }),
-                ..Volume::default()
-            }]),
+            volumes: Some(volumes(cluster)),
             ..PodSpec::default()
         }),
     }
+}
+
+fn volumes(cluster: &KeyValueCluster) -> Vec<Volume> {
+    let ring = Volume {
+        name: "ring".to_owned(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: ring_config_map_name(&cluster.name_any()),
+            optional: Some(true),
+            ..ConfigMapVolumeSource::default()
+        }),
+        ..Volume::default()
+    };
+    // Not optional: a node that started without its users would let everyone in.
+    let users = cluster.spec.auth.as_ref().map(|auth| Volume {
+        name: "users".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(auth.secret_name.clone()),
+            items: Some(vec![KeyToPath {
+                key: auth.key.clone(),
+                path: USERS_FILE.to_owned(),
+                ..KeyToPath::default()
+            }]),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
+    std::iter::once(ring).chain(users).collect()
 }
 
 /// Spread over hosts, and over zones if there are any; preferred, so that a small cluster still starts.
@@ -176,6 +197,8 @@ fn node(cluster: &KeyValueCluster, defaults: &Defaults, template: &PodTemplate) 
         read_only: read_only.then_some(true),
         ..VolumeMount::default()
     };
+    let mut mounts = vec![mount("data", "/data", false), mount("ring", RING_DIRECTORY, true)];
+    mounts.extend(cluster.spec.auth.is_some().then(|| mount("users", USERS_DIRECTORY, true)));
     Container {
         name: NODE_CONTAINER.to_owned(),
         image: cluster.spec.image.clone().or_else(|| defaults.node_image.clone()),
@@ -196,7 +219,7 @@ fn node(cluster: &KeyValueCluster, defaults: &Defaults, template: &PodTemplate) 
             seccomp_profile: Some(runtime_default()),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![mount("data", "/data", false), mount("ring", RING_DIRECTORY, true)]),
+        volume_mounts: Some(mounts),
         ..Container::default()
     }
 }
@@ -225,6 +248,9 @@ fn arguments(cluster: &KeyValueCluster) -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
+    if cluster.spec.auth.is_some() {
+        arguments.extend(["--acl-file".to_owned(), format!("{USERS_DIRECTORY}/{USERS_FILE}")]);
+    }
     let throttle = cluster.spec.rebalance.as_ref().and_then(|rebalance| rebalance.max_bytes_per_second);
     if let Some(throttle) = throttle {
         arguments.extend(["--transfer-bytes-per-second".to_owned(), throttle.to_string()]);

@@ -108,6 +108,9 @@ pub struct KeyValueClusterSpec {
     /// Bounds on the work of a rebalance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebalance: Option<Rebalance>,
+    /// Who may connect to the Redis interface, and may do what. Absent: everyone may do everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
     /// Allows traffic to the nodes' ports only where it belongs: RESP, gRPC and HTTP from anywhere, the peer port
     /// from the cluster's own pods and the operator's namespace.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -180,6 +183,20 @@ pub enum ImagePullPolicy {
     Never,
 }
 
+/// Users of the Redis interface.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Auth {
+    /// Secret in the cluster's namespace. Nodes do not start without it; what changes in it is in force within two
+    /// minutes, without a restart.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: String,
+    /// Key in the Secret with the users, in the format of a Redis ACL file, such as `user app on >secret ~app:* +@all`.
+    #[serde(default = "users_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
 /// Failure domains.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -241,6 +258,10 @@ fn three() -> i32 {
 
 fn default_partitions() -> i32 {
     1024
+}
+
+fn users_key() -> String {
+    "users.acl".to_owned()
 }
 
 fn default_size() -> String {

@@ -159,24 +159,27 @@ pub fn plan(desired: &Desired, observed: &Observed, fresh: HashKey) -> Plan {
 }
 
 fn decide(desired: &Desired, observed: &Observed, fresh: HashKey, waiting: &mut Vec<Reason>) -> Option<Action> {
+    // Raising is always safe, so a number that somebody else lowered is put back in passing.
+    let write_again = |workload: &Workload| Action::ApplyObjects {
+        replicas: workload.replicas_written.map_or(workload.replicas, |written| written.max(workload.replicas)),
+        proven: workload.proven.clone(),
+    };
     let workload = match (&observed.workload, observed.objects) {
-        (Some(workload), Objects::Current) => workload,
-        (Some(workload), Objects::Due | Objects::Differ) => {
-            // Raising is always safe, so a number that somebody else lowered is put back in passing.
-            let replicas = workload.replicas_written.map_or(workload.replicas, |w| w.max(workload.replicas));
-            return Some(Action::ApplyObjects { replicas, proven: workload.proven.clone() });
-        }
+        (Some(workload), Objects::Current | Objects::Due) => workload,
+        (Some(workload), Objects::Differ) => return Some(write_again(workload)),
         (None, _) => {
             let replicas = workload::needed(desired, observed.ring(), &BTreeSet::new());
             return Some(Action::ApplyObjects { replicas, proven: BTreeSet::new() });
         }
     };
-    match recover::ring(desired, observed, fresh, waiting) {
+    let action = match recover::ring(desired, observed, fresh, waiting) {
         Recovery::Known(ring) => with_ring(desired, observed, workload, ring, waiting),
         Recovery::Act(action) => Some(action),
         Recovery::Wait(best) => workload::grow(desired, workload, best, &BTreeSet::new())
             .or_else(|| rollout::broken(observed, workload)),
-    }
+    };
+    // Last, so that a wish does not wait for it.
+    action.or_else(|| (observed.objects == Objects::Due).then(|| write_again(workload)))
 }
 
 /// The ring is known: members first, then the pods and volumes that follow from it.

@@ -72,8 +72,10 @@ async fn pods_on(kvc: &Kvc, host: &str) -> anyhow::Result<Vec<String>> {
 /// test is not.
 async fn host(what: &str) -> anyhow::Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/node.sh");
+    let outside = std::env::var("ANNULUS_OUTSIDE_PID").context("not run by in-cluster.sh")?;
     let mut command = Command::new("nsenter");
-    command.args(["--net=/proc/1/ns/net", "--mount=/proc/1/ns/mnt", "--"]).arg(script).args([what, HOST]);
+    command.args([format!("--net=/proc/{outside}/ns/net"), format!("--mount=/proc/{outside}/ns/mnt")]);
+    command.arg("--").arg(script).args([what, HOST]);
     let status = command.status().await.context("starting nsenter")?;
     ensure!(status.success(), "node.sh {what} {HOST} failed");
     Ok(())
