@@ -200,11 +200,13 @@ async fn serve(
     let metrics = server::Metrics::new(coordinator.clone());
     let clients_done = CancellationToken::new();
     let handler = Arc::new(coordinator.clone());
+    let service = PeerService::new(parts.ring.clone(), parts.peers.clone(), handler);
     let peer_router = tonic::transport::Server::builder()
         .initial_stream_window_size(Some(4 << 20))
         .initial_connection_window_size(Some(16 << 20))
-        .add_service(PeerService::server(parts.ring.clone(), parts.peers.clone(), handler))
+        .add_service(service.grpc())
         .add_service(Control::server(parts.clone(), coordinator.clone()));
+    let peer = service.sort_out(peer, clients_done.clone());
     let mut peers = tokio::spawn(peer_router.serve_with_incoming_shutdown(peer, {
         let done = clients_done.clone();
         async move { done.cancelled().await }

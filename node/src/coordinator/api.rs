@@ -14,6 +14,11 @@ pub trait KeyValue: Clone + Send + Sync + 'static {
     /// All concurrent values of a key, from r replicas merged. An absent key is an empty object.
     fn get(&self, key: Bytes, options: ReadOptions) -> impl Future<Output = Result<Object, RequestError>> + Send;
 
+    /// The same for a read that need not wait for other nodes, answered at once. `None`: use [`KeyValue::get`].
+    fn get_now(&self, _key: &Bytes, _options: ReadOptions) -> Option<Object> {
+        None
+    }
+
     /// Writes a value or, with [`Payload::Tombstone`], deletes.
     fn put(
         &self,

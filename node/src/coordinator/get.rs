@@ -56,12 +56,17 @@ struct Asking<'a> {
 impl Coordinator {
     /// Reads a key from r replicas.
     pub(super) async fn read(&self, key: Bytes, options: ReadOptions) -> Result<Object, RequestError> {
+        let installed = self.installed()?;
+        if let Some(object) = self.read_plainly(&installed, &key, options).await {
+            return decode(object).map_err(|error| RequestError::Storage(error.to_string()));
+        }
+        self.in_time(self.read_from_many(&key, options)).await
+    }
+
+    async fn read_from_many(&self, key: &Bytes, options: ReadOptions) -> Result<Object, RequestError> {
         loop {
             let installed = self.installed()?;
-            if let Some(object) = self.read_plainly(&installed, &key, options).await {
-                return decode(object).map_err(|error| RequestError::Storage(error.to_string()));
-            }
-            match Asking::new(self, installed, &key, options).run().await? {
+            match Asking::new(self, installed, key, options).run().await? {
                 Round::Read(object) => return Ok(object),
                 Round::RingChanged => {}
             }
@@ -69,31 +74,45 @@ impl Coordinator {
     }
 
     /// The usual case, without ado: this node is one of at most two replicas to be asked, the other answers soon, and
-    /// both have the same. `None`: it is not that simple, and nothing was decided.
+    /// both have the same, which their hashes tell (Cassandra's digest reads). `None`: it is not that simple, and nothing was decided.
     async fn read_plainly(&self, installed: &Installed, key: &Bytes, options: ReadOptions) -> Option<Bytes> {
         let token = installed.view.token(key);
         let placement = installed.view.placement(installed.view.partition(token))?;
-        let r = usize::from(options.replicas.unwrap_or(installed.view.ring().quorums.r));
-        let r = if planted::is("read-quorum-of-1") { 1 } else { r };
         let (me, epoch) = (installed.me?, installed.view.epoch());
         if !placement.preference.contains(&me) {
             return None;
         }
         let replica = &self.parts.replica;
-        match r.clamp(1, placement.preference.len()) {
+        match replicas(installed, options).clamp(1, placement.preference.len()) {
             1 => replica.read(token, key, epoch).ok().map(Option::unwrap_or_default),
             2 => {
                 let others = placement.preference.iter().filter(|&&member| member != me);
                 let mut peers = others.filter_map(|&member| self.parts.peers.by_index(member));
                 let peer = peers.find(|peer| peer.is_up())?;
-                let theirs = peer.request(key.clone(), epoch, Operation::Read(Read {}));
+                let mine = replica.read_known(token, key, epoch).ok()?;
+                let known = Some(mine.as_ref().map_or(0, |mine| mine.hash));
+                let theirs = peer.request(key.clone(), epoch, Operation::Read(Read { known }));
                 let theirs = tokio::time::timeout(HEDGE_AFTER, theirs).await;
-                let Ok(Ok(reply::Result::Object(theirs))) = theirs else { return None };
-                let mine = replica.read(token, key, epoch).ok()?.unwrap_or_default();
-                (mine == theirs).then_some(mine)
+                let same = matches!(theirs, Ok(Ok(reply::Result::Same(_))));
+                same.then(|| mine.map(|mine| mine.value).unwrap_or_default())
             }
             _ => None,
         }
+    }
+
+    /// Reads a key of which this node is the one replica to be asked. `None`: it is not, or it cannot answer.
+    pub(super) fn read_here(&self, key: &Bytes, options: ReadOptions) -> Option<Object> {
+        let installed = self.parts.ring.load()?;
+        if replicas(&installed, options) > 1 {
+            return None;
+        }
+        let token = installed.view.token(key);
+        let placement = installed.view.placement(installed.view.partition(token))?;
+        if !placement.preference.contains(&installed.me?) {
+            return None;
+        }
+        let object = self.parts.replica.read(token, key, installed.view.epoch()).ok()?;
+        decode(object.unwrap_or_default()).ok()
     }
 
     fn repair(
@@ -129,9 +148,7 @@ impl<'a> Asking<'a> {
         let quorums = installed.view.ring().quorums;
         let list =
             installed.view.placement(partition).map(|placement| placement.preference.clone()).unwrap_or_default();
-        let r = usize::from(options.replicas.unwrap_or(quorums.r));
-        let r = if planted::is("read-quorum-of-1") { 1 } else { r };
-        let quorum = ReadQuorum::new(&list, r);
+        let quorum = ReadQuorum::new(&list, replicas(&installed, options));
         let me = installed.me;
         let up = |&member: &MemberIndex| {
             me == Some(member) || coordinator.parts.peers.by_index(member).is_some_and(|peer| peer.is_up())
@@ -233,7 +250,7 @@ impl<'a> Asking<'a> {
         let peer = self.coordinator.parts.peers.by_index(member);
         self.under_way.push(Box::pin(async move {
             let Some(peer) = peer else { return Answer::Failed { member, why: String::from("not connected") } };
-            match peer.request(key, epoch, Operation::Read(Read {})).await {
+            match peer.request(key, epoch, Operation::Read(Read { known: None })).await {
                 Ok(reply::Result::Object(object)) => Answer::Object { member, object },
                 Ok(reply::Result::StaleEpoch(stale)) => Answer::Stale { epoch: stale.epoch },
                 Ok(reply::Result::Failure(failure)) => Answer::Failed { member, why: failure.message },
@@ -306,6 +323,12 @@ impl<'a> Asking<'a> {
             missing: self.failures.join(", "),
         }
     }
+}
+
+/// How many replicas a read asks.
+fn replicas(installed: &Installed, options: ReadOptions) -> usize {
+    let r = usize::from(options.replicas.unwrap_or(installed.view.ring().quorums.r));
+    if planted::is("read-quorum-of-1") { 1 } else { r }
 }
 
 /// An empty text stands for "nothing here".

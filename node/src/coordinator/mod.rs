@@ -73,7 +73,12 @@ impl Coordinator {
 impl KeyValue for Coordinator {
     async fn get(&self, key: Bytes, options: ReadOptions) -> Result<Object, RequestError> {
         self.check_key(&key)?;
-        self.in_time(self.read(key, options)).await
+        self.read(key, options).await
+    }
+
+    fn get_now(&self, key: &Bytes, options: ReadOptions) -> Option<Object> {
+        self.check_key(key).ok()?;
+        self.read_here(key, options)
     }
 
     async fn put(&self, key: Bytes, write: Write, options: WriteOptions) -> Result<Written, RequestError> {

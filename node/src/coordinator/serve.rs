@@ -14,7 +14,7 @@ use crate::storage::StorageError;
 use annulus_proto::uuid_from;
 use annulus_proto::v1::{
     CollectReply, CollectRequest, Coordinate, Coordinated, DigestReply, DigestRequest, Failure, ItemsReply,
-    ItemsRequest, PageReply, PageRequest, Request, RootsReply, RootsRequest, StaleEpoch, Stored, coordinate,
+    ItemsRequest, PageReply, PageRequest, Request, RootsReply, RootsRequest, Same, StaleEpoch, Stored, coordinate,
     failure, reply, request::Operation,
 };
 use bytes::Bytes;
@@ -33,10 +33,10 @@ impl RequestHandler for Coordinator {
         }
         let token = installed.view.token(&request.key);
         match &request.operation {
-            Some(Operation::Read(_)) => match self.parts.replica.read(token, &request.key, request.epoch) {
-                Ok(object) => Begun::Done(reply::Result::Object(object.unwrap_or_default())),
-                Err(error) => Begun::Done(self.refusal(error)),
-            },
+            Some(Operation::Read(read)) => {
+                let answer = self.read_for(&installed, &request.key, request.epoch, read.known);
+                Begun::Done(answer.unwrap_or_else(|error| self.refusal(error)))
+            }
             Some(Operation::Store(object)) => {
                 match self.parts.replica.try_merge(token, &request.key, object.clone(), request.epoch) {
                     Ok(Some(durable)) => Begun::Storing(durable),
@@ -107,10 +107,7 @@ impl Coordinator {
                     None => Ok(reply::Result::Stored(Stored {})),
                 }
             }
-            Some(Operation::Read(_)) => {
-                let object = replica.read(token, &key, epoch).map_err(refused)?;
-                Ok(reply::Result::Object(object.unwrap_or_default()))
-            }
+            Some(Operation::Read(read)) => self.read_for(&installed, &key, epoch, read.known).map_err(refused),
             Some(Operation::Hint(hint)) => {
                 let target = uuid_from("incarnation", &hint.incarnation).map_err(|error| invalid(&error))?;
                 let held = replica.hints.hold(target, token, &key, hint.object).await;
@@ -129,6 +126,22 @@ impl Coordinator {
             Some(Operation::Coordinate(message)) => self.coordinate_for(&installed, &key, message).await,
             None => Err(failed(failure::Code::Invalid, "no operation")),
         }
+    }
+
+    /// The object here, or that it is the one which the asker has.
+    fn read_for(
+        &self,
+        installed: &Installed,
+        key: &Bytes,
+        epoch: u64,
+        known: Option<u64>,
+    ) -> Result<reply::Result, ReplicaError> {
+        let here = self.parts.replica.read_known(installed.view.token(key), key, epoch)?;
+        let hash = here.as_ref().map_or(0, |here| here.hash);
+        if known == Some(hash) || (known.is_some() && planted::is("digest-not-compared")) {
+            return Ok(reply::Result::Same(Same {}));
+        }
+        Ok(reply::Result::Object(here.map(|here| here.value).unwrap_or_default()))
     }
 
     /// Coordinates a write for a node that is no replica of its key.

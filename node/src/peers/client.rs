@@ -1,22 +1,22 @@
 //! This node's side of a stream to one peer: connect, batch what is queued, hand out the answers, notice silence.
 
 use super::Peers;
+use super::frames::{FrameError, FrameReader, FrameWriter};
 use super::pending::{Answer, PendingRequests};
 use crate::config::Limits;
 use crate::net;
 use annulus_proto::uuid_from;
-use annulus_proto::v1::peer_client::PeerClient;
 use annulus_proto::v1::{Frame, Hello, Request, request::Operation};
 use bytes::Bytes;
 use dynamo::ring::Member;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 /// Requests that go into one frame at most.
 const BATCH_REQUESTS_MAX: usize = 512;
 /// Bytes that go into one frame, give or take one request.
-const BATCH_BYTES_MAX: usize = 1 << 20;
+pub(super) const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Largest frame taken from a peer.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
 
@@ -243,10 +243,12 @@ pub(super) async fn run(peer: Arc<Peer>, peers: Arc<Peers>) {
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
+    #[error("connecting: {0}")]
+    Connect(std::io::Error),
+    #[error("connecting took too long")]
+    ConnectTimeout,
     #[error(transparent)]
-    Connect(#[from] net::ChannelError),
-    #[error(transparent)]
-    Status(#[from] tonic::Status),
+    Frame(#[from] FrameError),
     #[error("it is incarnation {0}, another one than the ring names")]
     OtherIncarnation(Uuid),
     #[error("it said no hello")]
@@ -263,20 +265,17 @@ async fn session(
     peers: &Arc<Peers>,
     source: &mut mpsc::Receiver<Request>,
 ) -> Result<(), SessionError> {
-    let channel = net::channel(&peers.connector, &peer.address, CONNECT_TIMEOUT).await?;
-    let mut client = PeerClient::new(channel)
-        .max_decoding_message_size(FRAME_BYTES_MAX)
-        .max_encoding_message_size(FRAME_BYTES_MAX);
-    // Two frames: one on its way, one forming behind it; whatever comes meanwhile forms the next batch.
-    let (frames, outgoing) = mpsc::channel::<Frame>(2);
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, (peers.connector)(peer.address.clone())).await;
+    let io = connecting.map_err(|_| SessionError::ConnectTimeout)?.map_err(SessionError::Connect)?;
+    let (reader, writer) = tokio::io::split(io);
+    let (mut incoming, mut frames) = (FrameReader::new(reader), FrameWriter::new(writer));
     let hello = Hello {
         cluster: Bytes::copy_from_slice(peers.ring.cluster().as_bytes()),
         incarnation: Bytes::copy_from_slice(peers.ring.incarnation().as_bytes()),
     };
-    let _ = frames.try_send(Frame { epoch: peers.ring.epoch(), hello: Some(hello), ..Frame::default() });
-    let opening = client.exchange(ReceiverStream::new(outgoing));
-    let mut incoming =
-        tokio::time::timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| SessionError::Silent)??.into_inner();
+    frames.begin();
+    frames.add(&Frame { epoch: peers.ring.epoch(), hello: Some(hello), ..Frame::default() })?;
+    tokio::time::timeout(CONNECT_TIMEOUT, frames.flush()).await.map_err(|_| SessionError::Silent)??;
     greet(peer, &mut incoming).await?;
     while let Ok(request) = source.try_recv() {
         peer.sent(&request);
@@ -287,14 +286,14 @@ async fn session(
     tracing::info!(peer = peer.name, "peer is reachable");
     let (ring_wanted, wanted) = mpsc::channel(1);
     tokio::select! {
-        ended = send(peer, peers, source, &frames, wanted) => ended,
+        ended = send(peer, peers, source, frames, wanted) => ended,
         ended = receive(peer, peers, &mut incoming, &ring_wanted) => ended,
     }
 }
 
 /// The peer must be who the ring says: a node with another data directory does not have what this one held.
-async fn greet(peer: &Peer, incoming: &mut Streaming<Frame>) -> Result<(), SessionError> {
-    let first = tokio::time::timeout(SILENCE_MAX, incoming.message()).await;
+async fn greet<R: AsyncRead + Unpin>(peer: &Peer, incoming: &mut FrameReader<R>) -> Result<(), SessionError> {
+    let first = tokio::time::timeout(SILENCE_MAX, incoming.next()).await;
     let frame = first.map_err(|_| SessionError::Silent)??.ok_or(SessionError::Ended)?;
     let hello = frame.hello.ok_or(SessionError::NoHello)?;
     let incarnation = uuid_from("incarnation", &hello.incarnation).map_err(|_| SessionError::NoHello)?;
@@ -304,19 +303,17 @@ async fn greet(peer: &Peer, incoming: &mut Streaming<Frame>) -> Result<(), Sessi
     Ok(())
 }
 
-async fn send(
+async fn send<W: AsyncWrite + Unpin>(
     peer: &Peer,
     peers: &Peers,
     source: &mut mpsc::Receiver<Request>,
-    frames: &mpsc::Sender<Frame>,
+    mut frames: FrameWriter<W>,
     mut ring_wanted: mpsc::Receiver<()>,
 ) -> Result<(), SessionError> {
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut taken: Vec<Request> = Vec::new();
     loop {
-        // Room first, then requests: what queues up while there is no room goes out as one batch.
-        let room = frames.reserve().await.map_err(|_| SessionError::Ended)?;
         let mut frame = Frame::default();
         tokio::select! {
             biased;
@@ -340,21 +337,30 @@ async fn send(
             _ = heartbeat.tick() => {}
         }
         frame.epoch = peers.ring.epoch();
-        room.send(frame);
+        frames.add(&frame)?;
+        // What queues up while there is no room goes out as one batch.
+        frames.flush().await?;
     }
 }
 
-async fn receive(
+async fn receive<R: AsyncRead + Unpin>(
     peer: &Peer,
     peers: &Arc<Peers>,
-    incoming: &mut Streaming<Frame>,
+    incoming: &mut FrameReader<R>,
     ring_wanted: &mpsc::Sender<()>,
 ) -> Result<(), SessionError> {
     let mut heard = Instant::now();
+    let mut silence = pin!(tokio::time::sleep(SILENCE_MAX));
     loop {
-        let frame = match tokio::time::timeout_at(heard + SILENCE_MAX, incoming.message()).await {
-            Err(_) => return Err(SessionError::Silent),
-            Ok(message) => message?.ok_or(SessionError::Ended)?,
+        let frame = tokio::select! {
+            frame = incoming.next() => frame?.ok_or(SessionError::Ended)?,
+            () = silence.as_mut() => {
+                if heard.elapsed() >= SILENCE_MAX {
+                    return Err(SessionError::Silent);
+                }
+                silence.as_mut().reset(heard + SILENCE_MAX);
+                continue;
+            }
         };
         heard = Instant::now();
         // A full channel means that the ring is already about to be sent.

@@ -1,7 +1,10 @@
 //! The other side of a stream: requests of a peer come in frames and are answered in frames.
 
 use super::Peers;
-use super::client::{FRAME_BYTES_MAX, HEARTBEAT, SILENCE_MAX};
+use super::client::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, HEARTBEAT, SILENCE_MAX};
+use super::frames::{FrameReader, FrameWriter};
+use super::incoming;
+use crate::net::{BoxedIo, Incoming};
 use crate::replica::InFlight;
 use crate::ring_state::RingState;
 use crate::storage::{StorageError, Submitted};
@@ -14,23 +17,25 @@ use annulus_proto::v1::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncRead;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Response, Status, Streaming};
+use tonic::{Response, Status};
 use uuid::Uuid;
 
 /// How long a request waits for a ring that its sender already has.
 const RING_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Frames of one peer that are being worked on at once.
 const FRAMES_AT_ONCE_MAX: usize = 64;
+/// Frames of replies that wait to be written.
+const REPLY_FRAMES_MAX: usize = 8;
 
 /// Carries out what peers ask of this node.
 pub trait RequestHandler: Send + Sync + 'static {
@@ -75,7 +80,7 @@ pub enum Begun {
     Waiting(BoxFuture<'static, reply::Result>),
 }
 
-/// The `Peer` service of a node.
+/// What a node does for its peers: streams of requests, and the gRPC service `Peer`.
 pub struct PeerService<H> {
     ring: Arc<RingState>,
     peers: Arc<Peers>,
@@ -85,27 +90,36 @@ pub struct PeerService<H> {
 }
 
 impl<H: RequestHandler> PeerService<H> {
-    /// The service, to be added to a server.
-    pub fn server(ring: Arc<RingState>, peers: Arc<Peers>, handler: Arc<H>) -> PeerServer<Self> {
-        PeerServer::new(Self { ring, peers, handler, streams: Mutex::default() })
+    /// The service, without any connection.
+    pub fn new(ring: Arc<RingState>, peers: Arc<Peers>, handler: Arc<H>) -> Arc<Self> {
+        Arc::new(Self { ring, peers, handler, streams: Mutex::default() })
+    }
+
+    /// The gRPC part, to be added to a server.
+    #[must_use]
+    pub fn grpc(self: &Arc<Self>) -> PeerServer<Self> {
+        PeerServer::from_arc(self.clone())
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX)
     }
-}
 
-#[tonic::async_trait]
-impl<H: RequestHandler> PeerApi for PeerService<H> {
-    type ExchangeStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+    /// Serves the peer streams that come in, until `stop`; the connections that are gRPC's are handed out.
+    #[must_use]
+    pub fn sort_out(self: &Arc<Self>, incoming: Incoming, stop: CancellationToken) -> Incoming {
+        incoming::sort_out(incoming, self.clone(), stop)
+    }
 
-    async fn exchange(
-        &self,
-        request: tonic::Request<Streaming<Frame>>,
-    ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let mut incoming = request.into_inner();
-        let first = incoming.message().await?.ok_or_else(|| Status::invalid_argument("no hello"))?;
-        let sender = self.check(&first)?;
+    /// Serves one peer stream to its end.
+    pub(super) async fn exchange(&self, io: BoxedIo) {
+        let (reader, writer) = tokio::io::split(io);
+        let mut incoming = FrameReader::new(reader);
+        let Ok(Ok(Some(first))) = tokio::time::timeout(SILENCE_MAX, incoming.next()).await else { return };
+        let sender = match self.check(&first) {
+            Ok(sender) => sender,
+            Err(why) => return tracing::debug!(%why, "a peer stream was refused"),
+        };
         let replaced = self.newest_of(sender);
-        let (replies, outgoing) = mpsc::channel::<Frame>(4);
+        let (replies, outgoing) = mpsc::channel::<Frame>(REPLY_FRAMES_MAX);
         let hello = Hello {
             cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
             incarnation: Bytes::copy_from_slice(self.ring.incarnation().as_bytes()),
@@ -118,10 +132,16 @@ impl<H: RequestHandler> PeerApi for PeerService<H> {
             replies,
             replaced,
         };
+        // A task of its own, which is not cut short while it begins what a frame holds.
         tokio::spawn(session.run(incoming));
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
+        if let Err(error) = FrameWriter::new(writer).write_all(outgoing).await {
+            tracing::debug!(%error, "a peer stream broke");
+        }
     }
+}
 
+#[tonic::async_trait]
+impl<H: RequestHandler> PeerApi for PeerService<H> {
     async fn page(&self, request: tonic::Request<PageRequest>) -> Result<Response<PageReply>, Status> {
         self.handler.page(request.into_inner()).await.map(Response::new)
     }
@@ -182,19 +202,27 @@ struct Session<H> {
 }
 
 impl<H: RequestHandler> Session<H> {
-    async fn run(self, mut incoming: Streaming<Frame>) {
+    async fn run<R: AsyncRead + Unpin>(self, mut incoming: FrameReader<R>) {
         let session = Arc::new(self);
         let at_once = Arc::new(Semaphore::new(FRAMES_AT_ONCE_MAX));
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         let mut heard = Instant::now();
+        let mut silence = pin!(tokio::time::sleep(SILENCE_MAX));
         loop {
             let frame = tokio::select! {
+                message = incoming.next() => match message {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) | Err(_) => return,
+                },
                 // A peer that is not heard is told so by the end of the stream. If only its way here is cut, it would
                 // else take the heartbeats from here for a sign that all is well, and wait for answers in vain.
-                message = tokio::time::timeout_at(heard + SILENCE_MAX, incoming.message()) => match message {
-                    Ok(Ok(Some(frame))) => frame,
-                    Ok(Ok(None) | Err(_)) | Err(_) => return,
-                },
+                () = silence.as_mut() => {
+                    if heard.elapsed() >= SILENCE_MAX {
+                        return;
+                    }
+                    silence.as_mut().reset(heard + SILENCE_MAX);
+                    continue;
+                }
                 () = session.replaced.cancelled() => return,
                 _ = heartbeat.tick() => {
                     // No room means that replies are under way, which is a sign of life too.
@@ -259,10 +287,18 @@ impl<H: RequestHandler> Session<H> {
     /// Begins all requests of a frame, answers those that need no waiting, in one frame, and returns the others.
     async fn begin(&self, requests: Vec<Request>) -> Unanswered {
         let (mut done, mut unanswered) = (Vec::new(), Unanswered::default());
+        let mut done_bytes = 0;
         for request in requests {
             let id = request.id;
             match self.handler.begin(request) {
-                Begun::Done(result) => done.push(Reply { id, result: Some(result) }),
+                Begun::Done(result) => {
+                    done_bytes += if let reply::Result::Object(object) = &result { object.len() } else { 0 };
+                    done.push(Reply { id, result: Some(result) });
+                    if done_bytes > BATCH_BYTES_MAX {
+                        self.send(std::mem::take(&mut done)).await;
+                        done_bytes = 0;
+                    }
+                }
                 Begun::Storing(durable) => unanswered.storing.push_back((id, durable)),
                 Begun::Waiting(future) => unanswered.waiting.push((id, future)),
             }

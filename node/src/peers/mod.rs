@@ -2,6 +2,8 @@
 
 mod client;
 mod exchange;
+mod frames;
+mod incoming;
 mod pending;
 
 pub use client::{Peer, PeerError};

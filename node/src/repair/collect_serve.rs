@@ -107,7 +107,7 @@ async fn settle(installed: &Installed, replica: &Replica, peers: &Peers) -> Resu
         let unavailable = |why: String| Status::unavailable(format!("{}: {why}", member.name));
         let peer = peers.by_incarnation(member.incarnation).filter(|peer| peer.is_up());
         let peer = peer.ok_or_else(|| unavailable(String::from("not connected")))?;
-        let ping = peer.request(Bytes::from_static(b"settle"), epoch, Operation::Read(Read {}));
+        let ping = peer.request(Bytes::from_static(b"settle"), epoch, Operation::Read(Read { known: None }));
         let answer = tokio::time::timeout(PING_TIMEOUT, ping).await;
         let answer = answer.map_err(|elapsed| unavailable(elapsed.to_string()))?;
         answer.map(drop).map_err(|error| unavailable(error.to_string()))

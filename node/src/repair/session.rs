@@ -282,7 +282,7 @@ impl Session<'_> {
             .map(|(key, send_back)| {
                 let (peer, view) = (peer.clone(), view.clone());
                 async move {
-                    let answer = peer.request(key.clone(), epoch, Operation::Read(Read {}));
+                    let answer = peer.request(key.clone(), epoch, Operation::Read(Read { known: None }));
                     let Ok(Ok(reply::Result::Object(object))) = tokio::time::timeout(CALL_TIMEOUT, answer).await
                     else {
                         return Err(SessionError::NotTaken);

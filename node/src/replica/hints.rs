@@ -155,7 +155,7 @@ impl Hints {
     /// # Errors
     /// When the engine cannot be read.
     pub fn read(&self, target: Uuid, token: Token, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        self.objects.read(&hint_key(target, token, key))
+        Ok(self.objects.read(&hint_key(target, token, key))?.map(|known| known.value))
     }
 
     /// Removes a hint that was delivered, unless a newer one has taken its place.

@@ -21,9 +21,14 @@ impl Default for Leaves {
 impl Leaves {
     /// An item has changed. Called under the lock of its key, so that no state of it is left out or counted twice.
     pub fn replace(&self, storage_key: &[u8], before: Option<&Bytes>, after: Option<&Bytes>) {
+        let hash = |object: Option<&Bytes>| object.map(|object| item_hash(storage_key, object));
+        self.replace_hash(storage_key, hash(before), hash(after));
+    }
+
+    /// The same for items whose [`item_hash`] is known.
+    pub fn replace_hash(&self, storage_key: &[u8], before: Option<u64>, after: Option<u64>) {
         let Some(token) = storage_key.first_chunk::<8>() else { return };
-        let hash = |object: Option<&Bytes>| object.map_or(0, |object| item_hash(storage_key, object));
-        let difference = hash(after).wrapping_sub(hash(before));
+        let difference = after.unwrap_or(0).wrapping_sub(before.unwrap_or(0));
         // Relaxed: nobody draws conclusions about other memory from a sum.
         self.sums[leaf(Token(u64::from_be_bytes(*token)))].fetch_add(difference, Ordering::Relaxed);
     }

@@ -14,7 +14,7 @@ pub use counters::{Counters, Sum, Weight};
 pub use grace::{Grace, InFlight};
 pub use hints::{HeldHint, Hints};
 pub use leaves::Leaves;
-pub use objects::{Objects, Overlay, Updated};
+pub use objects::{Known, Objects, Overlay, Updated};
 
 use crate::config::Limits;
 use crate::coordinator::{Causality, Write};
@@ -215,6 +215,14 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError::Stale`], [`ReplicaError::Behind`], or the engine's.
     pub fn read(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<Bytes>, ReplicaError> {
+        Ok(self.read_known(token, key, epoch)?.map(|known| known.value))
+    }
+
+    /// The same with its hash.
+    ///
+    /// # Errors
+    /// Those of [`Replica::read`].
+    pub fn read_known(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<Known>, ReplicaError> {
         self.admit(token, epoch)?;
         Ok(self.objects.read(&storage_key(token, key))?)
     }
@@ -510,7 +518,7 @@ impl Replica {
     /// # Errors
     /// When the engine cannot be read.
     pub fn stored(&self, storage_key: &Bytes) -> Result<Option<Bytes>, EngineError> {
-        self.objects.read(storage_key)
+        Ok(self.objects.read(storage_key)?.map(|known| known.value))
     }
 
     /// Removes an object under the ring of `epoch` if `decide` says so of what is here. `None`: it stays or is gone

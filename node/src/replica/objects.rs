@@ -10,6 +10,7 @@
 use super::leaves::Leaves;
 use crate::storage::{Change, Committer, Engine, EngineError, Reservation, Space, Submitted};
 use bytes::Bytes;
+use dynamo::reconcile::item_hash;
 use parking_lot::{Mutex, MutexGuard};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
@@ -35,21 +36,37 @@ pub struct Overlay {
 pub type OnTakenBack = Box<dyn Fn(&Bytes, Option<&Bytes>) + Send + Sync>;
 
 struct Shard {
-    pending: HashMap<Bytes, Option<Bytes>>,
+    pending: HashMap<Bytes, Option<Known>>,
     /// What the engine has, as long as nothing is pending for the key.
-    cache: Cache<Bytes, Bytes, Size>,
+    cache: Cache<Bytes, Known, Size>,
     /// Largest object that is cached, in bytes.
     cached_bytes_max: usize,
     /// Changes that the engine has taken, or failed to.
     committed: u64,
 }
 
+/// A value and its hash: who compares, or counts, need not look at the value again, which may not be in the processor's
+/// cache.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The value.
+    pub value: Bytes,
+    /// [`item_hash`] of key and value.
+    pub hash: u64,
+}
+
+impl Known {
+    fn new(key: &[u8], value: Bytes) -> Self {
+        Self { hash: item_hash(key, &value), value }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Size;
 
-impl Weighter<Bytes, Bytes> for Size {
-    fn weight(&self, key: &Bytes, value: &Bytes) -> u64 {
-        (CACHED_OVERHEAD_BYTES + key.len() + value.len()) as u64
+impl Weighter<Bytes, Known> for Size {
+    fn weight(&self, key: &Bytes, known: &Known) -> u64 {
+        (CACHED_OVERHEAD_BYTES + key.len() + known.value.len()) as u64
     }
 }
 
@@ -60,17 +77,17 @@ impl Shard {
     }
 
     /// The newest value if the engine need not be asked.
-    fn get(&self, key: &[u8]) -> Option<Option<Bytes>> {
+    fn get(&self, key: &[u8]) -> Option<Option<Known>> {
         self.pending.get(key).cloned().or_else(|| self.cache.get(key).cloned().map(Some))
     }
 
     /// Caches what the engine has. Copied, since the value may be a slice of a much larger buffer.
-    fn cache(&mut self, key: &[u8], value: &Bytes) {
+    fn cache(&mut self, key: &[u8], value: &Bytes, hash: u64) {
         if CACHED_OVERHEAD_BYTES + key.len() + value.len() > self.cached_bytes_max {
             self.cache.remove(key);
             return;
         }
-        self.cache.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        self.cache.insert(Bytes::copy_from_slice(key), Known { value: Bytes::copy_from_slice(value), hash });
     }
 }
 
@@ -104,12 +121,17 @@ impl Overlay {
             }
             let mut shard = self.shard(key).lock();
             shard.committed += 1;
+            let pending = shard.pending.get(key).filter(|pending| same_allocation(pending.as_ref(), value));
+            let (newest, hash) = (pending.is_some(), pending.and_then(|pending| Some(pending.as_ref()?.hash)));
             match value {
-                Some(value) if stored => shard.cache(key, value),
+                // Of a change that another has replaced meanwhile nobody asks any more.
+                Some(value) if stored && newest => {
+                    shard.cache(key, value, hash.unwrap_or_else(|| item_hash(key, value)))
+                }
                 // Not known until the engine is asked.
                 _ => drop(shard.cache.remove(key)),
             }
-            if shard.pending.get(key).is_some_and(|pending| same_allocation(pending.as_ref(), value)) {
+            if newest {
                 shard.pending.remove(key);
                 if let Some(told) = self.on_taken_back.get().filter(|_| !stored) {
                     told(key, value);
@@ -142,10 +164,10 @@ impl Overlay {
 
 /// Whether the pending value is the very one that was committed. A later change has an allocation of its own. Two
 /// removals cannot be told apart; at worst a reader sees what stood between them once more before it goes.
-fn same_allocation(pending: Option<&Bytes>, committed: Option<&Bytes>) -> bool {
+fn same_allocation(pending: Option<&Known>, committed: Option<&Bytes>) -> bool {
     match (pending, committed) {
-        (Some(pending), Some(committed)) => {
-            pending.as_ptr() == committed.as_ptr() && pending.len() == committed.len()
+        (Some(Known { value, .. }), Some(committed)) => {
+            value.as_ptr() == committed.as_ptr() && value.len() == committed.len()
         }
         (None, None) => true,
         _ => false,
@@ -181,9 +203,9 @@ impl Objects {
         Self { leaves: Some(leaves), ..self }
     }
 
-    fn note(&self, key: &Bytes, before: Option<&Bytes>, after: Option<&Bytes>) {
+    fn note(&self, key: &Bytes, before: Option<u64>, after: Option<u64>) {
         if let Some(leaves) = &self.leaves {
-            leaves.replace(key, before, after);
+            leaves.replace_hash(key, before, after);
         }
     }
 
@@ -191,7 +213,7 @@ impl Objects {
     ///
     /// # Errors
     /// When the engine cannot be read.
-    pub fn read(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+    pub fn read(&self, key: &[u8]) -> Result<Option<Known>, EngineError> {
         let shard = self.overlay.shard(key);
         let committed = {
             let shard = shard.lock();
@@ -200,22 +222,26 @@ impl Objects {
             }
             shard.committed
         };
-        let found = self.engine.get(self.overlay.space, key)?;
-        if let Some(value) = &found {
+        let found = self.ask_engine(key)?;
+        if let Some(Known { value, hash }) = &found {
             let mut shard = shard.lock();
             // Only if it cannot have changed since the engine was asked.
             if shard.committed == committed && !shard.pending.contains_key(key) {
-                shard.cache(key, value);
+                shard.cache(key, value, *hash);
             }
         }
         Ok(found)
     }
 
+    fn ask_engine(&self, key: &[u8]) -> Result<Option<Known>, EngineError> {
+        Ok(self.engine.get(self.overlay.space, key)?.map(|value| Known::new(key, value)))
+    }
+
     /// The newest value of a key whose shard is locked.
-    fn current(&self, shard: &MutexGuard<'_, Shard>, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+    fn current(&self, shard: &MutexGuard<'_, Shard>, key: &[u8]) -> Result<Option<Known>, EngineError> {
         match shard.get(key) {
             Some(known) => Ok(known),
-            None => self.engine.get(self.overlay.space, key),
+            None => self.ask_engine(key),
         }
     }
 
@@ -235,16 +261,17 @@ impl Objects {
         let mut shard = self.overlay.shard(&key).lock();
         let pending = shard.pending.get(&key).cloned();
         let current = self.current(&shard, &key)?;
-        let before = current.clone();
-        let (value, result) = decide(current)?;
-        if let Some(value) = &value {
-            self.note(&key, before.as_ref(), Some(value));
+        let before = current.as_ref().map(|known| known.hash);
+        let (value, result) = decide(current.map(|known| known.value))?;
+        let value = value.map(|value| Known::new(&key, value));
+        if let Some(Known { hash, .. }) = &value {
+            self.note(&key, before, Some(*hash));
         }
         // What is only pending is queued once more, so that whoever is told "unchanged" is not told so of something
         // that a failing commit may still take away.
-        let Some(value) = value.or(pending.flatten()) else { return Ok(Updated::Unchanged(result)) };
-        let change = Change::Put { space: self.overlay.space, key: key.clone(), value: value.clone() };
-        shard.pending.insert(key, Some(value));
+        let Some(known) = value.or(pending.flatten()) else { return Ok(Updated::Unchanged(result)) };
+        let change = Change::Put { space: self.overlay.space, key: key.clone(), value: known.value.clone() };
+        shard.pending.insert(key, Some(known));
         let submitted = self.committer.submit(vec![change], reservation);
         Ok(Updated::Queued(result, submitted))
     }
@@ -261,8 +288,8 @@ impl Objects {
     ) -> Result<Option<Submitted>, EngineError> {
         let mut shard = self.overlay.shard(key).lock();
         let current = self.current(&shard, key)?;
-        let Some(current) = current.filter(|current| decide(current)) else { return Ok(None) };
-        self.note(key, Some(&current), None);
+        let Some(current) = current.filter(|current| decide(&current.value)) else { return Ok(None) };
+        self.note(key, Some(current.hash), None);
         let change = Change::Remove { space: self.overlay.space, key: key.clone() };
         shard.pending.insert(key.clone(), None);
         Ok(Some(self.committer.submit(vec![change], reservation)))
@@ -315,11 +342,11 @@ mod tests {
         let (objects, engine) = objects(SHARDS << 20);
         put(&objects, 1, b"one").await.await.unwrap();
         behind(&engine, 1, b"changed without the objects' knowledge");
-        assert_eq!(objects.read(&key(1)).unwrap().unwrap(), "one");
+        assert_eq!(objects.read(&key(1)).unwrap().unwrap().value, "one");
         behind(&engine, 2, b"two");
-        assert_eq!(objects.read(&key(2)).unwrap().unwrap(), "two");
+        assert_eq!(objects.read(&key(2)).unwrap().unwrap().value, "two");
         behind(&engine, 2, b"changed too");
-        assert_eq!(objects.read(&key(2)).unwrap().unwrap(), "two");
+        assert_eq!(objects.read(&key(2)).unwrap().unwrap().value, "two");
         let reservation = objects.committer.reserve_control().await;
         let removed = objects.remove_if(&key(1), reservation, |value| value == "one").unwrap().unwrap();
         assert!(objects.read(&key(1)).unwrap().is_none());
@@ -334,9 +361,9 @@ mod tests {
         tokio::time::sleep(COMMIT_TIME / 2).await;
         let second = put(&objects, 1, b"second").await;
         first.await.unwrap();
-        assert_eq!(objects.read(&key(1)).unwrap().unwrap(), "second");
+        assert_eq!(objects.read(&key(1)).unwrap().unwrap().value, "second");
         second.await.unwrap();
-        assert_eq!(objects.read(&key(1)).unwrap().unwrap(), "second");
+        assert_eq!(objects.read(&key(1)).unwrap().unwrap().value, "second");
         assert_eq!(engine.get(Space::Data, &key(1)).unwrap().unwrap(), "second");
     }
 
@@ -345,13 +372,13 @@ mod tests {
         let (objects, engine) = objects(0);
         put(&objects, 1, b"one").await.await.unwrap();
         behind(&engine, 1, b"changed");
-        assert_eq!(objects.read(&key(1)).unwrap().unwrap(), "changed");
+        assert_eq!(objects.read(&key(1)).unwrap().unwrap().value, "changed");
         let mut shard = Shard::new(10_000);
         for number in 0..100 {
-            shard.cache(&key(number), &Bytes::from(vec![0; 1000]));
+            shard.cache(&key(number), &Bytes::from(vec![0; 1000]), 0);
         }
         assert!(shard.cache.weight() <= 10_000 && shard.cache.len() > 4, "{}", shard.cache.weight());
-        shard.cache(&key(99), &Bytes::from(vec![0; 9000]));
+        shard.cache(&key(99), &Bytes::from(vec![0; 9000]), 0);
         assert!(shard.get(&key(99)).is_none(), "too large to be cached, and the smaller one is not it");
     }
 }

@@ -191,11 +191,18 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             let number = self.first + self.replies.len() as u64;
             let Parsed { index, spec, arguments, bytes, touched, consistency } = parsed;
             let since = *now.get_or_insert_with(Instant::now);
+            progressed = true;
+            if let Some(reply) = dispatch::execute_now(self.server, consistency, spec, &arguments) {
+                self.keys.end(&touched, spec.access);
+                self.account(index, since, reply.is_error());
+                self.held_bytes += reply.bytes();
+                self.due(State::Ready(reply));
+                continue;
+            }
             self.commands += 1;
             self.request_bytes += bytes;
             self.due(State::Running { index, access: spec.access, touched, bytes, since });
             running.push(start(number, consistency, spec, arguments));
-            progressed = true;
         }
         progressed
     }
@@ -289,6 +296,11 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         self.request_bytes -= bytes;
         self.held_bytes += reply_bytes;
         self.typical_bytes = reply_bytes.max(self.typical_bytes - self.typical_bytes / 64);
+        self.account(index, since, failed);
+    }
+
+    /// Counts a command that has ended.
+    fn account(&self, index: usize, since: Instant, failed: bool) {
         let took = since.elapsed();
         if let Some(counters) = self.server.metrics.resp(index) {
             counters.record(took, failed);

@@ -46,6 +46,12 @@ impl<K: KeyValue> Store<'_, K> {
         Ok(Found { object, now_ms: self.inner.now_ms() })
     }
 
+    /// Reads a key if that needs no waiting.
+    pub(super) fn read_now(&self, key: &Bytes) -> Option<Found> {
+        let object = self.inner.get_now(key, self.consistency.read)?;
+        Some(Found { object, now_ms: self.inner.now_ms() })
+    }
+
     /// Reads a string.
     pub(super) async fn string(&self, key: &Bytes) -> Result<Option<Bytes>, CommandError> {
         self.read(key).await?.string()
