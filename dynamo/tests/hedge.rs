@@ -48,6 +48,11 @@ proptest! {
 #[test]
 fn a_slow_spell_uses_the_savings_up_and_then_keeps_to_three_percent() {
     let mut budget = Budget::new(0.03, 10.0);
-    let spent = (0..10_000).filter(|_| { budget.earn(); budget.spend() }).count();
+    let spent = (0..10_000)
+        .filter(|_| {
+            budget.earn();
+            budget.spend()
+        })
+        .count();
     assert!((300..=310).contains(&spent), "{spent}");
 }

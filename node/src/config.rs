@@ -20,6 +20,8 @@ pub struct Limits {
     pub connection_request_bytes_max: usize,
     /// Most bytes of replies not yet taken by one RESP connection's client.
     pub connection_reply_bytes_max: usize,
+    /// Most bytes that all RESP connections hold together: requests, replies and what was read and not yet looked at.
+    pub client_bytes_max: usize,
     /// Most arguments of one RESP command.
     pub command_arguments_max: usize,
     /// Most bytes of writes waiting for the committer.
@@ -72,6 +74,7 @@ impl Default for Limits {
             connections_max: 10_000,
             connection_request_bytes_max: 32 << 20,
             connection_reply_bytes_max: 32 << 20,
+            client_bytes_max: 512 << 20,
             command_arguments_max: 1 << 20,
             commit_queue_bytes_max: 64 << 20,
             object_cache_bytes_max: 128 << 20,

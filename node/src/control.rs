@@ -68,6 +68,7 @@ fn status(parts: &Parts, coordinator: &Coordinator) -> NodeStatus {
         listed_partitions: clamp(listed),
         hints,
         hint_bytes,
+        hint_oldest_ms: parts.replica.hints.oldest_ms().unwrap_or(0),
         synced: pulls
             .synced
             .iter()

@@ -11,7 +11,9 @@ use crate::replica::{self, Overlay, Overlays, Replica, WallClock};
 use crate::ring_state::RingState;
 use crate::server;
 use crate::storage::{Births, Committer, Engine, EngineError, Space, StorageError};
+use dynamo::hedge::Budget;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -23,6 +25,10 @@ const DRAIN_MAX: Duration = Duration::from_secs(20);
 
 /// How long a node that has just started waits for others before it takes clients without them.
 const COMPANY_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Part of the reads for which a further replica may be asked in the long run, and how many may be saved up.
+const HEDGED_PART_MAX: f64 = 0.03;
+const HEDGES_SAVED_MAX: f64 = 100.0;
 
 /// What a node is told about itself.
 #[derive(Clone, Debug)]
@@ -75,6 +81,8 @@ pub struct Parts {
     pub repair: Arc<Repair>,
     /// Collecting what is dead.
     pub collector: Arc<Collector>,
+    /// Reads for which a further replica was asked.
+    pub hedged: Arc<AtomicU64>,
     /// When the node started.
     pub started: Instant,
 }
@@ -159,7 +167,16 @@ fn assemble(
     let pulls = Pulls::open(ring.clone(), replica.clone(), peers.clone(), limits)?;
     let repair = Repair::new(ring.clone(), replica.clone(), peers.clone(), limits);
     let collector = Collector::new(ring.clone(), replica.clone(), peers.clone(), limits);
-    Ok(Arc::new(Parts { ring, replica, peers, pulls, repair, collector, started: Instant::now() }))
+    Ok(Arc::new(Parts {
+        ring,
+        replica,
+        peers,
+        pulls,
+        repair,
+        collector,
+        hedged: Arc::default(),
+        started: Instant::now(),
+    }))
 }
 
 fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) -> Coordinator {
@@ -173,6 +190,8 @@ fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) ->
         replica: parts.replica.clone(),
         peers: parts.peers.clone(),
         limits: limits.clone(),
+        hedging: parking_lot::Mutex::new(Budget::new(HEDGED_PART_MAX, HEDGES_SAVED_MAX)),
+        hedged: parts.hedged.clone(),
         vitals,
     })
 }
@@ -275,6 +294,12 @@ fn overview(parts: &Parts, name: &str) -> Overview {
         bytes: stored.bytes,
         hints,
         hint_bytes,
+        hint_age_ms: parts
+            .replica
+            .hints
+            .oldest_ms()
+            .map_or(0, |oldest| parts.replica.now_ms().saturating_sub(oldest)),
+        siblings_refused: parts.replica.siblings_refused(),
         copying_partitions: u32::try_from(pulls.copying).unwrap_or(u32::MAX),
         moved_bytes: pulls.moved_since_start,
         repair_comparisons: repair.comparisons,
@@ -283,6 +308,7 @@ fn overview(parts: &Parts, name: &str) -> Overview {
         repaired_there: repair.found.sent,
         repair_bytes: repair.found.bytes,
         dead: parts.replica.counters().dead(0..usize::from(dynamo::token::SLOTS)),
+        hedged_reads: parts.hedged.load(Ordering::Relaxed),
         collected: collector.collected,
         collect_failures: collector.failed,
         ready: installed.is_some_and(|installed| installed.me.is_some()) && has_company(parts),

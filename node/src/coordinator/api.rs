@@ -157,6 +157,12 @@ pub struct Overview {
     pub repaired_there: u64,
     /// Bytes they exchanged.
     pub repair_bytes: u64,
+    /// Age of the oldest write that a hint here holds, in milliseconds; zero: there is none.
+    pub hint_age_ms: u64,
+    /// Writes refused because the key had too many siblings.
+    pub siblings_refused: u64,
+    /// Reads for which a further replica was asked because one was slow.
+    pub hedged_reads: u64,
     /// Objects here that were deleted and wait for every member to be asked.
     pub dead: u64,
     /// Objects removed everywhere, deleted or expired, under this node's lead since it started.

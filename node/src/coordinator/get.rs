@@ -1,6 +1,7 @@
 //! A read: ask r replicas, merge what they have, repair those that had less.
 
 use super::{Coordinator, ReadOptions, RequestError};
+use crate::peers::{Answer as Answered, Peer};
 use crate::planted;
 use crate::replica::InFlight;
 use crate::ring_state::Installed;
@@ -10,15 +11,18 @@ use dynamo::object::Object;
 use dynamo::preference::MemberIndex;
 use dynamo::quorum::{Progress, ReadQuorum};
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, select};
 use futures::stream::FuturesUnordered;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A replica that has not answered after this time is given company.
-const HEDGE_AFTER: Duration = Duration::from_millis(50);
+/// A replica that has not answered after this time is given company if the budget allows, however long it usually takes.
+const HEDGE_AFTER_MAX: Duration = Duration::from_millis(50);
+/// And not before this time, however fast it usually is.
+const HEDGE_AFTER_MIN: Duration = Duration::from_millis(1);
 /// How long a read waits for a ring that a replica has and this node has not.
 const RING_WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -74,7 +78,8 @@ impl Coordinator {
     }
 
     /// The usual case, without ado: this node is one of at most two replicas to be asked, the other answers soon, and
-    /// both have the same, which their hashes tell (Cassandra's digest reads). `None`: it is not that simple, and nothing was decided.
+    /// both have the same, which their hashes tell (Cassandra's digest reads). `None`: it is not that simple, and
+    /// nothing was decided.
     async fn read_plainly(&self, installed: &Installed, key: &Bytes, options: ReadOptions) -> Option<Bytes> {
         let token = installed.view.token(key);
         let placement = installed.view.placement(installed.view.partition(token))?;
@@ -87,13 +92,11 @@ impl Coordinator {
             1 => replica.read(token, key, epoch).ok().map(Option::unwrap_or_default),
             2 => {
                 let others = placement.preference.iter().filter(|&&member| member != me);
-                let mut peers = others.filter_map(|&member| self.parts.peers.by_index(member));
-                let peer = peers.find(|peer| peer.is_up())?;
+                let peers = others.filter_map(|&member| self.parts.peers.by_index(member));
                 let mine = replica.read_known(token, key, epoch).ok()?;
                 let known = Some(mine.as_ref().map_or(0, |mine| mine.hash));
-                let theirs = peer.request(key.clone(), epoch, Operation::Read(Read { known }));
-                let theirs = tokio::time::timeout(HEDGE_AFTER, theirs).await;
-                let same = matches!(theirs, Ok(Ok(reply::Result::Same(_))));
+                let theirs = self.read_from_one(peers.filter(|peer| peer.is_up()), key, epoch, known).await?;
+                let same = matches!(theirs, reply::Result::Same(_));
                 same.then(|| mine.map(|mine| mine.value).unwrap_or_default())
             }
             _ => None,
@@ -113,6 +116,44 @@ impl Coordinator {
         }
         let object = self.parts.replica.read(token, key, installed.view.epoch()).ok()?;
         decode(object.unwrap_or_default()).ok()
+    }
+
+    /// What one of these replicas has, or that it is `known`: the first, or if that takes longer than it usually does,
+    /// and the budget allows, whichever of the first two answers sooner.
+    async fn read_from_one(
+        &self,
+        mut peers: impl Iterator<Item = Arc<Peer>>,
+        key: &Bytes,
+        epoch: u64,
+        known: Option<u64>,
+    ) -> Option<reply::Result> {
+        self.parts.hedging.lock().earn();
+        let ask = |peer: Arc<Peer>| {
+            let key = key.clone();
+            Box::pin(async move {
+                match timed(&peer, key, epoch, known).await {
+                    Ok(read @ (reply::Result::Object(_) | reply::Result::Same(_))) => Some(read),
+                    _ => None,
+                }
+            })
+        };
+        let first = peers.next()?;
+        let usual = hedge_after(first.observed().usual_read());
+        let mut first = ask(first);
+        if let Ok(theirs) = tokio::time::timeout(usual, &mut first).await {
+            return theirs;
+        }
+        let second = peers.next().filter(|_| self.parts.hedging.lock().spend());
+        let patience = self.parts.limits.replica_timeout;
+        let Some(second) = second else { return tokio::time::timeout(patience, first).await.ok()? };
+        self.parts.hedged.fetch_add(1, Ordering::Relaxed);
+        let answer = tokio::time::timeout(patience, select(first, ask(second))).await.ok()?;
+        match answer {
+            Either::Left((Some(theirs), _)) | Either::Right((Some(theirs), _)) => Some(theirs),
+            Either::Left((None, other)) | Either::Right((None, other)) => {
+                tokio::time::timeout(patience, other).await.ok()?
+            }
+        }
     }
 
     fn repair(
@@ -173,17 +214,28 @@ impl<'a> Asking<'a> {
     }
 
     async fn run(mut self) -> Result<Round, RequestError> {
+        self.coordinator.parts.hedging.lock().earn();
+        let mut usual = HEDGE_AFTER_MIN;
         for _ in 0..self.quorum.needed() {
+            usual = usual.max(self.usual_of_next());
             self.ask_next();
         }
-        let mut hedge = Instant::now() + HEDGE_AFTER;
+        let began = Instant::now();
+        let mut hedge = began + usual;
         loop {
             let answer = tokio::select! {
                 biased;
                 answer = self.under_way.next() => answer,
                 () = tokio::time::sleep_until(hedge), if !self.next.is_empty() => {
-                    hedge += HEDGE_AFTER;
-                    self.ask_next();
+                    hedge += usual;
+                    // A replica that is out of order, and not only slow, is replaced at any cost.
+                    let overdue = began.elapsed() >= self.coordinator.parts.limits.replica_timeout / 2;
+                    if overdue || self.coordinator.parts.hedging.lock().spend() {
+                        self.coordinator.parts.hedged.fetch_add(u64::from(!overdue), Ordering::Relaxed);
+                        usual = self.usual_of_next();
+                        self.ask_next();
+                        hedge = Instant::now() + usual;
+                    }
                     continue;
                 }
             };
@@ -215,6 +267,12 @@ impl<'a> Asking<'a> {
     fn note_failure(&mut self, member: MemberIndex, why: &str) {
         let name = self.installed.view.member(member).map_or("?", |member| member.name.as_str());
         self.failures.push(format!("{name} ({why})"));
+    }
+
+    /// How long the one to be asked next may take before another is.
+    fn usual_of_next(&self) -> Duration {
+        let peer = self.next.front().and_then(|&member| self.coordinator.parts.peers.by_index(member));
+        peer.map_or(HEDGE_AFTER_MIN, |peer| hedge_after(peer.observed().usual_read()))
     }
 
     fn ask_next(&mut self) {
@@ -250,7 +308,7 @@ impl<'a> Asking<'a> {
         let peer = self.coordinator.parts.peers.by_index(member);
         self.under_way.push(Box::pin(async move {
             let Some(peer) = peer else { return Answer::Failed { member, why: String::from("not connected") } };
-            match peer.request(key, epoch, Operation::Read(Read { known: None })).await {
+            match timed(&peer, key, epoch, None).await {
                 Ok(reply::Result::Object(object)) => Answer::Object { member, object },
                 Ok(reply::Result::StaleEpoch(stale)) => Answer::Stale { epoch: stale.epoch },
                 Ok(reply::Result::Failure(failure)) => Answer::Failed { member, why: failure.message },
@@ -329,6 +387,33 @@ impl<'a> Asking<'a> {
 fn replicas(installed: &Installed, options: ReadOptions) -> usize {
     let r = usize::from(options.replicas.unwrap_or(installed.view.ring().quorums.r));
     if planted::is("read-quorum-of-1") { 1 } else { r }
+}
+
+/// Asks a peer for its object, and notes how long that takes, or that it takes longer than the asker waits.
+async fn timed(peer: &Peer, key: Bytes, epoch: u64, known: Option<u64>) -> Answered {
+    let mut taking = Taking { peer: Some(peer), since: Instant::now() };
+    let answer = peer.request(key, epoch, Operation::Read(Read { known })).await;
+    if answer.is_err() {
+        taking.peer = None;
+    }
+    answer
+}
+
+struct Taking<'a> {
+    peer: Option<&'a Peer>,
+    since: Instant,
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        if let Some(peer) = self.peer {
+            peer.observed().read_took(self.since.elapsed());
+        }
+    }
+}
+
+fn hedge_after(usual: Duration) -> Duration {
+    usual.clamp(HEDGE_AFTER_MIN, HEDGE_AFTER_MAX)
 }
 
 /// An empty text stands for "nothing here".

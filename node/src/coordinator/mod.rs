@@ -20,10 +20,12 @@ use crate::replica::{Replica, ReplicaError};
 use crate::ring_state::{Installed, RingState};
 use crate::storage::StorageError;
 use bytes::Bytes;
+use dynamo::hedge::Budget;
 use dynamo::object::{Change, Object, Outcome};
 use dynamo::ring::RingView;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// The coordinator of a node.
 #[derive(Clone)]
@@ -43,6 +45,10 @@ pub struct Parts {
     pub peers: Arc<Peers>,
     /// Bounds.
     pub limits: Arc<Limits>,
+    /// What may be read beyond what has to be.
+    pub hedging: parking_lot::Mutex<Budget>,
+    /// Reads for which a further replica was asked since the node started.
+    pub hedged: Arc<AtomicU64>,
     /// What this node says of itself besides.
     pub vitals: Arc<dyn Fn() -> Overview + Send + Sync>,
 }

@@ -206,10 +206,15 @@ impl Replication {
             return;
         };
         let (key, object, epoch) = (self.key.clone(), self.object.clone(), self.installed.view.epoch());
+        // It is sent the object all the same, should it be there after all; but nobody waits for it.
+        let suspected = peer.is_connected() && !peer.is_up();
         self.under_way.push(Box::pin(async move {
             let answer = peer.request(key, epoch, Operation::Store(object)).await;
             arrival_of_store(member, answer)
         }));
+        if suspected {
+            self.cover(member);
+        }
     }
 
     fn store_here(&self, member: MemberIndex) -> BoxFuture<'static, Arrival> {

@@ -6,6 +6,8 @@ use crate::planted;
 use crate::replica::{HeldHint, Replica};
 use crate::ring_state::{Installed, RingState};
 use annulus_proto::v1::{reply, request::Operation};
+use dynamo::hlc::Hlc;
+use dynamo::object::Object;
 use dynamo::preference::MemberIndex;
 use futures::StreamExt;
 use std::sync::Arc;
@@ -44,7 +46,7 @@ pub async fn deliver_hints(
 
 /// One walk over all hints.
 async fn round(ring: &RingState, replica: &Replica, peers: &Peers) {
-    let mut after = None;
+    let (mut after, mut oldest_ms) = (None, None);
     loop {
         // What is read here is on its way until the next page is.
         let _flight = replica.take_off();
@@ -55,8 +57,12 @@ async fn round(ring: &RingState, replica: &Replica, peers: &Peers) {
                 return;
             }
         };
-        let Some((_, last)) = hints.last() else { return };
+        let Some((_, last)) = hints.last() else {
+            replica.hints.note_oldest(oldest_ms);
+            return;
+        };
         after = Some(last.hint_key.clone());
+        oldest_ms = hints.iter().filter_map(|(_, hint)| written_ms(hint)).chain(oldest_ms).min();
         let Some(installed) = ring.load() else { return };
         futures::stream::iter(hints)
             .for_each_concurrent(AT_ONCE_MAX, |(target, hint)| {
@@ -65,9 +71,15 @@ async fn round(ring: &RingState, replica: &Replica, peers: &Peers) {
             })
             .await;
         if !more {
+            replica.hints.note_oldest(oldest_ms);
             return;
         }
     }
+}
+
+fn written_ms(hint: &HeldHint) -> Option<u64> {
+    let object = Object::decode(hint.object.clone()).ok()?;
+    object.max_timestamp().map(Hlc::millis)
 }
 
 async fn deliver(installed: &Installed, replica: &Replica, peers: &Peers, target: Uuid, hint: HeldHint) {

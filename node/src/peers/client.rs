@@ -2,6 +2,7 @@
 
 use super::Peers;
 use super::frames::{FrameError, FrameReader, FrameWriter};
+use super::observed::{Asked, Observed};
 use super::pending::{Answer, PendingRequests};
 use crate::config::Limits;
 use crate::net;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 /// Time between two signs of life on a stream.
 pub const HEARTBEAT: Duration = Duration::from_millis(250);
-/// A peer silent for this long is taken for unreachable: four heartbeats.
+/// A stream on which nothing is heard for this long is given up: four heartbeats. The peer is routed around before.
 pub(super) const SILENCE_MAX: Duration = Duration::from_millis(1000);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
 /// A peer that was never reached is waited for this long: it or this node has only just come.
@@ -67,6 +68,7 @@ pub struct Peer {
     /// For pages and digests: a connection of its own, so that bulk does not stand in the way of requests.
     bulk: tokio::sync::Mutex<Option<Channel>>,
     up: AtomicBool,
+    observed: Observed,
     came_up: Notify,
     /// Until when a first contact is waited for.
     first_contact_until: Instant,
@@ -89,6 +91,7 @@ impl Peer {
             pending: PendingRequests::default(),
             bulk: tokio::sync::Mutex::default(),
             up: AtomicBool::new(false),
+            observed: Observed::new(),
             came_up: Notify::new(),
             first_contact_until: Instant::now() + FIRST_CONTACT_MAX,
             ever_up: AtomicBool::new(false),
@@ -114,10 +117,23 @@ impl Peer {
         &self.address
     }
 
-    /// Whether it has given a sign of life within the last second.
+    /// Whether it is to be sent requests: there is a stream to it, and it is neither silent for longer than is likely
+    /// nor fails to answer. What this node thinks of it, and nobody else's business.
     #[must_use]
     pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Acquire) && self.observed.is_alive()
+    }
+
+    /// Whether there is a stream to it. A suspected peer can still be sent requests; only nobody should count on it.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
         self.up.load(Ordering::Acquire)
+    }
+
+    /// What its answers to reads have taken, and those it has given soon enough.
+    #[must_use]
+    pub fn observed(&self) -> &Observed {
+        &self.observed
     }
 
     /// Requests sent and not yet answered.
@@ -130,13 +146,13 @@ impl Peer {
     async fn meets(&self) -> bool {
         loop {
             let came_up = self.came_up.notified();
-            if self.is_up() {
+            if self.is_connected() {
                 return true;
             }
             if self.ever_up.load(Ordering::Acquire)
                 || tokio::time::timeout_at(self.first_contact_until, came_up).await.is_err()
             {
-                return self.is_up();
+                return self.is_connected();
             }
         }
     }
@@ -147,23 +163,26 @@ impl Peer {
     /// # Errors
     /// [`PeerError`], each saying whether the request may have been carried out.
     pub async fn request(&self, key: Bytes, epoch: u64, operation: Operation) -> Answer {
-        if !self.is_up() && !self.meets().await {
+        if !self.is_connected() && !self.meets().await {
             return Err(PeerError::Down);
         }
+        let prompt = !matches!(operation, Operation::Coordinate(_));
         let request = Request { id: 0, key, epoch, operation: Some(operation) };
         let size = request_bytes(&request);
         if self.queued_bytes.load(Ordering::Relaxed) + size > self.queued_bytes_max {
             return Err(PeerError::Overloaded);
         }
         let (id, answer) = self.pending.register(self.requests_max).ok_or(PeerError::Overloaded)?;
-        let waiting = Waiting { pending: &self.pending, id };
+        let waiting = Waiting { pending: &self.pending, id, observed: prompt.then(|| self.observed.asked()) };
         self.queued_bytes.fetch_add(size, Ordering::Relaxed);
         if self.queue.try_send(Request { id, ..request }).is_err() {
             self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
             return Err(PeerError::Overloaded);
         }
         let answer: Result<Answer, oneshot::error::RecvError> = answer.await;
-        drop(waiting);
+        if matches!(answer, Ok(Ok(_))) {
+            waiting.answered();
+        }
         answer.unwrap_or(Err(PeerError::Lost))
     }
 
@@ -195,6 +214,16 @@ impl Peer {
 struct Waiting<'a> {
     pending: &'a PendingRequests,
     id: u64,
+    /// For requests that do not wait for third parties.
+    observed: Option<Asked<'a>>,
+}
+
+impl Waiting<'_> {
+    fn answered(mut self) {
+        if let Some(asked) = self.observed.take() {
+            asked.answered();
+        }
+    }
 }
 
 impl Drop for Waiting<'_> {
@@ -280,6 +309,7 @@ async fn session(
     while let Ok(request) = source.try_recv() {
         peer.sent(&request);
     }
+    peer.observed.begins();
     peer.ever_up.store(true, Ordering::Release);
     peer.up.store(true, Ordering::Release);
     peer.came_up.notify_waiters();
@@ -363,6 +393,7 @@ async fn receive<R: AsyncRead + Unpin>(
             }
         };
         heard = Instant::now();
+        peer.observed.heard();
         // A full channel means that the ring is already about to be sent.
         if frame.ring_wanted || (frame.epoch < peers.ring.epoch() && frame.ring.is_empty()) {
             let _ = ring_wanted.try_send(());

@@ -4,10 +4,13 @@ mod client;
 mod exchange;
 mod frames;
 mod incoming;
+mod observed;
 mod pending;
 
 pub use client::{Peer, PeerError};
 pub use exchange::{Begun, PeerService, RequestHandler};
+pub use observed::Observed;
+pub use pending::Answer;
 
 use crate::config::Limits;
 use crate::net::{ChannelError, Connector};

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use dynamo::object::{CodecError, Object};
 use dynamo::token::{SLOTS, Token};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use uuid::Uuid;
 
 /// The hints this node holds.
@@ -21,6 +21,8 @@ pub struct Hints {
     committer: Committer,
     held: Arc<Held>,
     bytes_max: u64,
+    /// As of the last walk over all hints; zero: there was none.
+    oldest_ms: AtomicU64,
 }
 
 /// How much is held.
@@ -83,7 +85,14 @@ impl Hints {
             Box::new(move |key, counted| held.correct(engine.as_ref(), key, counted))
         });
         let objects = Objects::new(engine.clone(), committer.clone(), overlay);
-        let hints = Self { objects, engine, committer, held, bytes_max: limits.hint_bytes_max };
+        let hints = Self {
+            objects,
+            engine,
+            committer,
+            held,
+            bytes_max: limits.hint_bytes_max,
+            oldest_ms: AtomicU64::new(0),
+        };
         let mut range = ScanRange::everything();
         loop {
             let page = hints.engine.scan(Space::Hints, &range, 4096, 4 << 20)?;
@@ -104,6 +113,19 @@ impl Hints {
     pub fn held(&self) -> (u64, u64) {
         let read = |value: &AtomicI64| u64::try_from(value.load(Ordering::Relaxed)).unwrap_or(0);
         (read(&self.held.count), read(&self.held.bytes))
+    }
+
+    /// When the oldest write was made that is held for somebody, in milliseconds since 1970; `None`: there is none, or it
+    /// has only just come.
+    #[must_use]
+    pub fn oldest_ms(&self) -> Option<u64> {
+        let oldest = Some(self.oldest_ms.load(Ordering::Relaxed));
+        oldest.filter(|&oldest_ms| oldest_ms > 0 && self.held().0 > 0)
+    }
+
+    /// Takes note of the oldest write that a walk over all hints has met.
+    pub fn note_oldest(&self, oldest_ms: Option<u64>) {
+        self.oldest_ms.store(oldest_ms.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Whether a hint is held for a key of the token's hash slot.

@@ -61,6 +61,7 @@ pub struct Replica {
     clock: Mutex<Clock>,
     wall: WallClock,
     siblings_max: usize,
+    siblings_refused: AtomicU64,
     /// Largest object that is a string, in bytes: a value of the largest length and what comes with it.
     string_bytes_max: usize,
     collection_bytes_max: usize,
@@ -162,6 +163,7 @@ impl Replica {
             clock: Mutex::new(Clock::default()),
             wall,
             siblings_max: limits.siblings_max,
+            siblings_refused: AtomicU64::new(0),
             string_bytes_max: limits.value_bytes_max + OBJECT_BYTES_EXTRA,
             collection_bytes_max: limits.collection_bytes_max,
             overlay: overlays.data,
@@ -190,6 +192,12 @@ impl Replica {
     #[must_use]
     pub fn leaves(&self) -> &Leaves {
         &self.leaves
+    }
+
+    /// Writes refused because their keys had too many siblings, since the node started.
+    #[must_use]
+    pub fn siblings_refused(&self) -> u64 {
+        self.siblings_refused.load(Ordering::Relaxed)
     }
 
     /// Something takes off that carries objects from one place to another: to be kept until it has landed.
@@ -427,6 +435,7 @@ impl Replica {
         };
         let siblings = object.sibling_count();
         if siblings > self.siblings_max {
+            self.siblings_refused.fetch_add(1, Ordering::Relaxed);
             return Err(ReplicaError::TooManySiblings { siblings: siblings - 1 });
         }
         let encoded = object.encode();

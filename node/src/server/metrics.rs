@@ -205,6 +205,7 @@ impl<K: KeyValue> Collector for NodeGauges<K> {
             ("annulus_stored_bytes", "Bytes of keys and objects stored here", overview.bytes),
             ("annulus_hints", "Hints held for other members", overview.hints),
             ("annulus_hint_bytes", "Bytes of hints held for other members", overview.hint_bytes),
+            ("annulus_hint_age_seconds", "Age of the oldest write that a hint holds", overview.hint_age_ms / 1000),
             ("annulus_tombstones", "Deleted keys whose marks are still stored here", overview.dead),
             ("annulus_copying_partitions", "Partitions being copied here", overview.copying_partitions.into()),
             ("annulus_moved_bytes", "Bytes received by moves since the start", overview.moved_bytes),
@@ -225,6 +226,12 @@ impl<K: KeyValue> Collector for NodeGauges<K> {
             ),
             ("annulus_repaired_here", "Objects that comparisons brought here", overview.repaired_here),
             ("annulus_repaired_there", "Objects that comparisons brought to others", overview.repaired_there),
+            (
+                "annulus_siblings_refused",
+                "Writes refused because their keys had too many siblings",
+                overview.siblings_refused,
+            ),
+            ("annulus_hedged_reads", "Reads for which a further replica was asked", overview.hedged_reads),
             ("annulus_collected", "Deleted or expired keys removed everywhere", overview.collected),
             (
                 "annulus_collect_failures",

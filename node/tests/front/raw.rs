@@ -196,7 +196,7 @@ async fn failures_of_the_store_have_the_prefixes_that_clients_know() {
         (RequestError::TimedOut(Duration::from_secs(5)), "-CLUSTERDOWN timed out after 5s\r\n"),
         (
             RequestError::Overloaded("the queue is full"),
-            "-TRYAGAIN overloaded: the queue is full; try again later\r\n",
+            "-OVERLOADED overloaded: the queue is full; try again later\r\n",
         ),
         (RequestError::DiskFull { bytes_free: 1, bytes_reserved: 2 }, "-DISKFULL disk full: 1 bytes free"),
         (RequestError::Storage("x\r\ny".into()), "-IOERR storage failed: x  y\r\n"),

@@ -139,13 +139,14 @@ fn refusal_text(refusal: &Refusal) -> String {
     }
 }
 
-/// The prefix tells stock clients what to do: LOADING, CLUSTERDOWN and TRYAGAIN are tried again after a pause by those
+/// The prefix tells stock clients what to do: OVERLOADED is an error like any other, lest overload be met with more load;
+/// LOADING, CLUSTERDOWN and TRYAGAIN are tried again after a pause by those
 /// that try anything again; the others are handed to the caller.
 fn request_text(error: &RequestError) -> String {
     match error {
         RequestError::NoRing => format!("LOADING {error}"),
         RequestError::Unavailable { .. } | RequestError::TimedOut(_) => format!("CLUSTERDOWN {error}"),
-        RequestError::Overloaded(_) => format!("TRYAGAIN {error}"),
+        RequestError::Overloaded(_) => format!("OVERLOADED {error}"),
         RequestError::DiskFull { .. } => format!("DISKFULL {error}"),
         RequestError::Storage(_) => format!("IOERR {error}"),
         RequestError::ValueTooLong { bytes, bytes_max } => {

@@ -37,7 +37,7 @@ fn sections<K: KeyValue>(server: &Server<K>, overview: &Overview) -> Vec<(&'stat
     vec![
         ("Server", identity(server, overview)),
         ("Clients", clients(server)),
-        ("Memory", memory()),
+        ("Memory", memory(server.memory.held_bytes())),
         ("Persistence", persistence(server)),
         ("Stats", counters(server)),
         ("Replication", replication(overview)),
@@ -74,12 +74,13 @@ fn clients<K: KeyValue>(server: &Server<K>) -> Fields {
     ]
 }
 
-fn memory() -> Fields {
+fn memory(client_bytes: usize) -> Fields {
     let resident_bytes = resident_bytes().unwrap_or(0).to_string();
     vec![
         ("used_memory", resident_bytes.clone()),
         ("used_memory_rss", resident_bytes),
         // The data is on disk: there is no limit at which keys would be evicted.
+        ("mem_clients_normal", client_bytes.to_string()),
         ("maxmemory", String::from("0")),
         ("maxmemory_policy", String::from("noeviction")),
     ]

@@ -22,6 +22,7 @@ mod in_flight;
 mod info;
 mod inline;
 mod keys;
+mod memory;
 mod numbers;
 mod output;
 mod parse;

@@ -61,6 +61,8 @@ where
         held_bytes: 0,
         typical_bytes: 0,
         output: Output::default(),
+        counted_bytes: 0,
+        has_replied: false,
         reading: Reading::Open,
     };
     let mut running = FuturesUnordered::new();
@@ -96,6 +98,10 @@ struct Connection<'a, K, IO> {
     /// Size of a large recent reply: what a command under way is expected to bring.
     typical_bytes: usize,
     output: Output,
+    /// What the server has been told that this connection holds.
+    counted_bytes: usize,
+    /// Whether a command has ended, so that there is something to tell the size of replies by.
+    has_replied: bool,
     reading: Reading,
 }
 
@@ -131,6 +137,12 @@ enum State {
     Running { index: usize, access: Access, touched: Touched, bytes: usize, since: Instant },
 }
 
+impl<K, IO> Drop for Connection<'_, K, IO> {
+    fn drop(&mut self) {
+        self.server.memory.change(self.counted_bytes, 0);
+    }
+}
+
 impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, IO> {
     fn poll<F, S>(
         &mut self,
@@ -156,6 +168,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             let written = self.output.bytes();
             let drained = self.output.poll_write(&mut self.io, cx)?.is_ready();
             self.count_sent(written - self.output.bytes());
+            self.count();
             if (progressed || was_full) && self.may_start() && self.reading != Reading::Closed {
                 continue;
             }
@@ -188,6 +201,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 self.waiting = Some(parsed);
                 break;
             }
+            self.count();
             let number = self.first + self.replies.len() as u64;
             let Parsed { index, spec, arguments, bytes, touched, consistency } = parsed;
             let since = *now.get_or_insert_with(Instant::now);
@@ -296,6 +310,8 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         self.request_bytes -= bytes;
         self.held_bytes += reply_bytes;
         self.typical_bytes = reply_bytes.max(self.typical_bytes - self.typical_bytes / 64);
+        self.has_replied = true;
+        self.server.memory.replied(reply_bytes);
         self.account(index, since, failed);
     }
 
@@ -326,10 +342,27 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     /// Whether one more command may begin, by what is under way and by what the client has not taken.
     fn may_start(&self) -> bool {
         let limits = self.server.store.limits();
-        let untaken = self.output.bytes() + self.held_bytes + self.commands * self.typical_bytes;
+        let untaken = self.untaken();
         self.replies.len() < COMMANDS_MAX
             && self.request_bytes <= limits.connection_request_bytes_max
             && untaken <= limits.connection_reply_bytes_max
+            && self.server.memory.has_room(untaken + self.request_bytes)
+    }
+
+    /// Bytes of replies that the client has not taken, and of those to be expected.
+    fn untaken(&self) -> usize {
+        let expected = match self.has_replied {
+            true => self.typical_bytes,
+            false => self.server.memory.expected_bytes(),
+        };
+        self.output.bytes() + self.held_bytes + self.commands * expected
+    }
+
+    /// Tells the server what this connection holds.
+    fn count(&mut self) {
+        let holds = self.untaken() + self.request_bytes + self.input.capacity();
+        self.server.memory.change(self.counted_bytes, holds);
+        self.counted_bytes = holds;
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

@@ -2,6 +2,7 @@
 
 use super::acl::Acl;
 use super::clients::Clients;
+use super::memory::Memory;
 use super::slow_log::SlowLog;
 use super::{cluster, pipeline};
 use crate::coordinator::KeyValue;
@@ -35,6 +36,8 @@ pub(super) struct Server<K> {
     pub(super) acl: Acl,
     /// Commands that took long.
     pub(super) slow_log: SlowLog,
+    /// What its connections hold.
+    pub(super) memory: Arc<Memory>,
     /// When the server started, in milliseconds since 1970.
     pub(super) started_ms: u64,
 }
@@ -55,6 +58,7 @@ where
         started_ms: store.now_ms(),
         acl: Acl::open(store.limits().redis.acl_file.as_deref()),
         slow_log: SlowLog::default(),
+        memory: Arc::new(Memory::new(store.limits().client_bytes_max)),
         store,
         clients: Arc::default(),
         metrics: metrics.front,
