@@ -20,6 +20,9 @@ pub struct Limits {
     pub connection_request_bytes_max: usize,
     /// Most bytes of replies not yet taken by one RESP connection's client.
     pub connection_reply_bytes_max: usize,
+    /// How long a RESP client may take to say who it is, to end a request it has begun, or to take replies; 16 KiB that
+    /// it sends or takes begin it anew.
+    pub stalled_client_timeout: Duration,
     /// Most arguments of one RESP command.
     pub command_arguments_max: usize,
     /// Most bytes of writes waiting for the committer.
@@ -70,6 +73,7 @@ impl Default for Limits {
             connections_max: 10_000,
             connection_request_bytes_max: 32 << 20,
             connection_reply_bytes_max: 32 << 20,
+            stalled_client_timeout: Duration::from_secs(60),
             command_arguments_max: 1 << 20,
             commit_queue_bytes_max: 64 << 20,
             object_cache_bytes_max: 128 << 20,
