@@ -8,7 +8,10 @@
 #![forbid(unsafe_code)]
 
 pub mod claim;
+pub mod collect;
+pub mod detector;
 pub mod digest;
+pub mod hedge;
 pub mod hlc;
 pub mod moves;
 pub mod object;

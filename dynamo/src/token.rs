@@ -124,6 +124,13 @@ pub fn slots(partition: u32, count: PartitionCount) -> std::ops::Range<usize> {
     first..first + width
 }
 
+/// First and last token of a hash slot, both included.
+#[must_use]
+pub fn slot_tokens(slot: u16) -> (u64, u64) {
+    let first = u64::from(slot) << SLOT_SHIFT;
+    (first, first | ((1 << SLOT_SHIFT) - 1))
+}
+
 fn hash_tag(key: &[u8]) -> Option<&[u8]> {
     let open = key.iter().position(|&byte| byte == b'{')?;
     let rest = &key[open + 1..];

@@ -45,6 +45,8 @@ pub struct Limits {
     pub repair_pause: Duration,
     /// Bytes a second exchanged by anti-entropy, in both directions, for what this node begins.
     pub repair_bytes_per_second_max: u64,
+    /// Pause between two rounds of collecting what is dead.
+    pub collect_pause: Duration,
     /// How long a client's request may take before it is answered with an error.
     pub request_timeout: Duration,
     /// How long one replica may take before another is asked in its place.
@@ -85,6 +87,7 @@ impl Default for Limits {
             transfer_bytes_per_second_max: None,
             repair_pause: Duration::from_secs(2),
             repair_bytes_per_second_max: 32 << 20,
+            collect_pause: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
             replica_timeout: Duration::from_secs(1),
             redis: RedisSettings::default(),

@@ -6,7 +6,7 @@ use crate::coordinator::{self, Coordinator, Overview};
 use crate::handoff::{self, Pulls};
 use crate::net::{Connector, Incoming};
 use crate::peers::{PeerService, Peers};
-use crate::repair::Repair;
+use crate::repair::{Collector, Repair};
 use crate::replica::{self, Overlay, Overlays, Replica, WallClock};
 use crate::ring_state::RingState;
 use crate::server;
@@ -73,6 +73,8 @@ pub struct Parts {
     pub pulls: Arc<Pulls>,
     /// Comparing with the other members.
     pub repair: Arc<Repair>,
+    /// Collecting what is dead.
+    pub collector: Arc<Collector>,
     /// When the node started.
     pub started: Instant,
 }
@@ -156,7 +158,8 @@ fn assemble(
     let peers = Peers::new(ring.clone(), replica.clone(), connector, limits.clone(), background.child_token());
     let pulls = Pulls::open(ring.clone(), replica.clone(), peers.clone(), limits)?;
     let repair = Repair::new(ring.clone(), replica.clone(), peers.clone(), limits);
-    Ok(Arc::new(Parts { ring, replica, peers, pulls, repair, started: Instant::now() }))
+    let collector = Collector::new(ring.clone(), replica.clone(), peers.clone(), limits);
+    Ok(Arc::new(Parts { ring, replica, peers, pulls, repair, collector, started: Instant::now() }))
 }
 
 fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) -> Coordinator {
@@ -175,11 +178,12 @@ fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) ->
 }
 
 fn start_background(parts: &Arc<Parts>, stop: &CancellationToken) -> JoinSet<()> {
-    let Parts { ring, replica, peers, pulls, repair, .. } = parts.as_ref();
+    let Parts { ring, replica, peers, pulls, repair, collector, .. } = parts.as_ref();
     let mut tasks = JoinSet::new();
     tasks.spawn(peers.clone().follow_ring());
     tasks.spawn(pulls.clone().run(stop.clone()));
     tasks.spawn(repair.clone().run(stop.clone()));
+    tasks.spawn(collector.clone().run(stop.clone()));
     tasks.spawn(handoff::deliver_hints(ring.clone(), replica.clone(), peers.clone(), stop.clone()));
     tasks.spawn(handoff::drop_leftovers(ring.clone(), replica.clone(), peers.clone(), stop.clone()));
     tasks
@@ -259,6 +263,7 @@ fn overview(parts: &Parts, name: &str) -> Overview {
     let (hints, hint_bytes) = parts.replica.hints.held();
     let pulls = parts.pulls.view();
     let repair = parts.repair.view();
+    let collector = parts.collector.view();
     let disk = parts.replica.engine().disk().unwrap_or_default();
     Overview {
         incarnation: parts.ring.incarnation(),
@@ -275,6 +280,9 @@ fn overview(parts: &Parts, name: &str) -> Overview {
         repaired_here: repair.found.fetched,
         repaired_there: repair.found.sent,
         repair_bytes: repair.found.bytes,
+        dead: parts.replica.counters().dead(0..usize::from(dynamo::token::SLOTS)),
+        collected: collector.collected,
+        collect_failures: collector.failed,
         ready: installed.is_some_and(|installed| installed.me.is_some()) && has_company(parts),
         unreachable: parts
             .peers

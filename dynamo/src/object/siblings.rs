@@ -67,6 +67,13 @@ impl Object {
         self.entries.iter().map(|entry| (entry.actor, entry.counter)).collect()
     }
 
+    /// How many events of an actor have been seen; zero: none.
+    #[must_use]
+    pub fn seen_of(&self, actor: Actor) -> u64 {
+        let entry = self.entries.binary_search_by_key(&actor, |entry| entry.actor);
+        entry.map_or(0, |at| self.entries[at].counter)
+    }
+
     /// The concurrent values with their dots, tombstones and expired ones included.
     pub fn siblings(&self) -> impl Iterator<Item = (Dot, &Value)> {
         self.entries.iter().flat_map(|entry| {
@@ -238,6 +245,20 @@ impl Object {
     pub fn live_at(&self, now_ms: u64) -> bool {
         self.siblings().any(|(_, value)| value.live_at(now_ms))
             || (!self.is_plain() && self.visible(now_ms).is_some())
+    }
+
+    /// From when on nothing of it can be read any more, in milliseconds since 1970. Zero: already, whatever the time;
+    /// `None`: never, unless something is written.
+    #[must_use]
+    pub fn dead_from_ms(&self) -> Option<u64> {
+        let bytes = self.siblings().map(|(_, value)| value).filter(|value| value.payload != Payload::Tombstone);
+        if self.is_plain() {
+            return bytes.map(|value| value.expires_at_ms).try_fold(0, |last, at_ms| Some(last.max(at_ms?)));
+        }
+        // What was there comes to an end at one of these times, and nothing begins with time.
+        let deadline = self.deadline.and_then(|deadline| deadline.at_ms);
+        let ends = bytes.filter_map(|value| value.expires_at_ms).chain(deadline).chain([0]);
+        ends.filter(|&at_ms| !self.live_at(at_ms)).min()
     }
 
     /// Whether the key was written and nothing is left of it, whatever the time: every sibling is a tombstone, no set

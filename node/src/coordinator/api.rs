@@ -152,6 +152,12 @@ pub struct Overview {
     pub repaired_there: u64,
     /// Bytes they exchanged.
     pub repair_bytes: u64,
+    /// Objects here that were deleted and wait for every member to be asked.
+    pub dead: u64,
+    /// Objects removed everywhere, deleted or expired, under this node's lead since it started.
+    pub collected: u64,
+    /// Attempts at that which ended early, as when a member is away.
+    pub collect_failures: u64,
     /// Whether the node has a ring that names it and may be sent requests.
     pub ready: bool,
     /// Names of members that this node cannot reach now.

@@ -50,6 +50,7 @@ impl Coordinator {
         change: &Change,
         options: WriteOptions,
     ) -> Result<Outcome, CoordinateError> {
+        let flight = self.parts.replica.take_off();
         let (reading, writing) = if change.needs_one_coordinator() {
             majorities(installed, key, options)
         } else {
@@ -69,7 +70,7 @@ impl Coordinator {
             other => other?,
         };
         if let Some((encoded, durable)) = stored {
-            let mut replication = Replication::new(self, installed.clone(), key.clone(), encoded, writing);
+            let mut replication = Replication::new(self, installed.clone(), key.clone(), encoded, writing, flight);
             replication.count_local(durable);
             replication.run().await?;
         }
@@ -145,10 +146,11 @@ impl Coordinator {
         change: &Change,
         options: WriteOptions,
     ) -> Result<Outcome, RequestError> {
+        let flight = self.parts.replica.take_off();
         let (object, outcome) = self.parts.replica.change_blind(change);
         if let Some(object) = object {
             let encoded = object.encode();
-            Replication::new(self, installed.clone(), key.clone(), encoded, options).run().await?;
+            Replication::new(self, installed.clone(), key.clone(), encoded, options, flight).run().await?;
         }
         Ok(outcome)
     }

@@ -2,6 +2,7 @@
 
 use super::{Coordinator, ReadOptions, RequestError};
 use crate::planted;
+use crate::replica::InFlight;
 use crate::ring_state::Installed;
 use annulus_proto::v1::{Read, ReadHint, reply, request::Operation};
 use bytes::Bytes;
@@ -48,6 +49,8 @@ struct Asking<'a> {
     answers: Vec<(Option<MemberIndex>, Bytes)>,
     failures: Vec<String>,
     under_way: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Until what was read has been used for repair.
+    flight: InFlight,
 }
 
 impl Coordinator {
@@ -93,15 +96,28 @@ impl Coordinator {
         }
     }
 
-    fn repair(&self, installed: &Installed, key: &Bytes, merged: &Bytes, behind: Vec<MemberIndex>) {
+    fn repair(
+        &self,
+        installed: &Installed,
+        key: &Bytes,
+        merged: &Bytes,
+        behind: Vec<MemberIndex>,
+        flight: &InFlight,
+    ) {
         let (epoch, token) = (installed.view.epoch(), installed.view.token(key));
         for member in behind {
-            let (key, merged) = (key.clone(), merged.clone());
+            let (key, merged, flight) = (key.clone(), merged.clone(), flight.clone());
             if installed.me == Some(member) {
                 let replica = self.parts.replica.clone();
-                tokio::spawn(async move { replica.merge(token, &key, merged, epoch).await.map(|_| ()) });
+                tokio::spawn(async move {
+                    let _ = replica.merge(token, &key, merged, epoch).await;
+                    drop(flight);
+                });
             } else if let Some(peer) = self.parts.peers.by_index(member) {
-                tokio::spawn(async move { peer.request(key, epoch, Operation::Store(merged)).await.map(|_| ()) });
+                tokio::spawn(async move {
+                    let _ = peer.request(key, epoch, Operation::Store(merged)).await;
+                    drop(flight);
+                });
             }
         }
     }
@@ -134,6 +150,7 @@ impl<'a> Asking<'a> {
             answers: Vec::new(),
             failures: Vec::new(),
             under_way: FuturesUnordered::new(),
+            flight: coordinator.parts.replica.take_off(),
             installed,
         }
     }
@@ -277,7 +294,7 @@ impl<'a> Asking<'a> {
             .filter(|(_, object)| *object != encoded)
             .filter_map(|(member, _)| *member)
             .collect();
-        self.coordinator.repair(&self.installed, self.key, &encoded, behind);
+        self.coordinator.repair(&self.installed, self.key, &encoded, behind, &self.flight);
         Ok(merged)
     }
 

@@ -50,6 +50,7 @@ impl Coordinator {
     ) -> Result<Written, CoordinateError> {
         let token = installed.view.token(key);
         let epoch = installed.view.epoch();
+        let flight = self.parts.replica.take_off();
         let coordinated = match self.parts.replica.coordinate(token, key, write, epoch).await {
             Err(ReplicaError::Stale | ReplicaError::Behind) => return Err(CoordinateError::RingChanged),
             other => other?,
@@ -59,7 +60,8 @@ impl Coordinator {
             context: coordinated.object.context(),
             existed: coordinated.existed,
         };
-        let mut replication = Replication::new(self, installed.clone(), key.clone(), coordinated.encoded, options);
+        let (installed, key) = (installed.clone(), key.clone());
+        let mut replication = Replication::new(self, installed, key, coordinated.encoded, options, flight);
         replication.count_local(coordinated.durable);
         replication.run().await?;
         Ok(written)

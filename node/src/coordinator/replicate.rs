@@ -5,6 +5,7 @@
 use super::{Coordinator, RequestError, WriteOptions};
 use crate::peers::PeerError;
 use crate::planted;
+use crate::replica::InFlight;
 use crate::ring_state::Installed;
 use crate::storage::Submitted;
 use annulus_proto::v1::{Hint, reply, request::Operation};
@@ -40,6 +41,8 @@ pub(super) struct Replication {
     fallbacks: Option<VecDeque<MemberIndex>>,
     failures: Vec<(MemberIndex, String)>,
     under_way: FuturesUnordered<BoxFuture<'static, Arrival>>,
+    /// Until the last message has ended.
+    _flight: InFlight,
 }
 
 /// What came of one message.
@@ -52,13 +55,14 @@ enum Arrival {
 }
 
 impl Replication {
-    /// A replication that has sent nothing yet.
+    /// A replication that has sent nothing yet, of an object made after the flight took off.
     pub(super) fn new(
         coordinator: &Coordinator,
         installed: Arc<Installed>,
         key: Bytes,
         object: Bytes,
         options: WriteOptions,
+        flight: InFlight,
     ) -> Self {
         let partition = installed.view.partition(installed.view.token(&key));
         let quorum = quorum(&installed, partition, options);
@@ -75,6 +79,7 @@ impl Replication {
             fallbacks: None,
             failures: Vec::new(),
             under_way: FuturesUnordered::new(),
+            _flight: flight,
         }
     }
 

@@ -8,14 +8,14 @@ use crate::handoff;
 use crate::peers::{Begun, RequestHandler};
 use crate::planted;
 use crate::repair;
-use crate::replica::ReplicaError;
+use crate::replica::{InFlight, ReplicaError};
 use crate::ring_state::Installed;
 use crate::storage::StorageError;
 use annulus_proto::uuid_from;
 use annulus_proto::v1::{
-    Coordinate, Coordinated, DigestReply, DigestRequest, Failure, ItemsReply, ItemsRequest, PageReply,
-    PageRequest, Request, RootsReply, RootsRequest, StaleEpoch, Stored, coordinate, failure, reply,
-    request::Operation,
+    CollectReply, CollectRequest, Coordinate, Coordinated, DigestReply, DigestRequest, Failure, ItemsReply,
+    ItemsRequest, PageReply, PageRequest, Request, RootsReply, RootsRequest, StaleEpoch, Stored, coordinate,
+    failure, reply, request::Operation,
 };
 use bytes::Bytes;
 use dynamo::object::{Change, Context, Payload};
@@ -78,6 +78,15 @@ impl RequestHandler for Coordinator {
 
     fn items(&self, request: ItemsRequest) -> BoxFuture<'_, Result<ItemsReply, Status>> {
         Box::pin(repair::items(&self.parts.ring, &self.parts.replica, request))
+    }
+
+    fn collect(&self, request: CollectRequest) -> BoxFuture<'_, Result<CollectReply, Status>> {
+        let parts = &self.parts;
+        Box::pin(async move { repair::collect(&parts.ring, &parts.replica, &parts.peers, &request).await })
+    }
+
+    fn take_off(&self) -> InFlight {
+        self.parts.replica.take_off()
     }
 }
 
@@ -194,8 +203,9 @@ impl Coordinator {
         write: &Write,
         options: WriteOptions,
     ) -> Result<Written, RequestError> {
+        let flight = self.parts.replica.take_off();
         let (object, encoded, timestamp) = self.parts.replica.coordinate_blind(write.clone())?;
-        Replication::new(self, installed.clone(), key.clone(), encoded, options).run().await?;
+        Replication::new(self, installed.clone(), key.clone(), encoded, options, flight).run().await?;
         Ok(Written { timestamp, context: object.context(), existed: false })
     }
 

@@ -97,6 +97,7 @@ impl Comparison<'_> {
                 bytes_max: 1 << 20,
                 incarnation: Bytes::new(),
             };
+            let _flight = self.replica.take_off();
             let page = fetch_page(self.peers, self.member, request).await?;
             let mut durable = Vec::with_capacity(page.items.len());
             for item in page.items {

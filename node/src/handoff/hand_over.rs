@@ -131,6 +131,7 @@ impl Giving<'_> {
         let epoch = self.installed.view.epoch();
         let mut range = ScanRange::tokens(first, last);
         loop {
+            let _flight = self.replica.take_off();
             let page = self.replica.engine().scan(Space::Data, &range, PAGE_ITEMS, PAGE_BYTES)?;
             let last = page.items.last().map(|(key, _)| key.clone());
             let sent = futures::stream::iter(page.items).map(|(storage_key, object)| {

@@ -46,6 +46,8 @@ pub async fn deliver_hints(
 async fn round(ring: &RingState, replica: &Replica, peers: &Peers) {
     let mut after = None;
     loop {
+        // What is read here is on its way until the next page is.
+        let _flight = replica.take_off();
         let (hints, more) = match replica.hints.page(after.clone(), PAGE_HINTS_MAX) {
             Ok(page) => page,
             Err(error) => {

@@ -234,6 +234,7 @@ impl Pulls {
                 bytes_max: PAGE_BYTES,
                 incarnation: Bytes::new(),
             };
+            let _flight = self.replica.take_off();
             let page = fetch_page(&self.peers, holder, request).await.map_err(|error| fail(error.into()))?;
             let mut durable = Vec::with_capacity(page.items.len());
             let (mut bytes, items) = (0, page.items.len() as u64);

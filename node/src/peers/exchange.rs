@@ -2,26 +2,30 @@
 
 use super::Peers;
 use super::client::{FRAME_BYTES_MAX, HEARTBEAT, SILENCE_MAX};
+use crate::replica::InFlight;
 use crate::ring_state::RingState;
 use crate::storage::{StorageError, Submitted};
 use annulus_proto::uuid_from;
 use annulus_proto::v1::peer_server::{Peer as PeerApi, PeerServer};
 use annulus_proto::v1::{
-    DigestReply, DigestRequest, Frame, Hello, ItemsReply, ItemsRequest, PageReply, PageRequest, Reply, Request,
-    RootsReply, RootsRequest, StaleEpoch, reply,
+    CollectReply, CollectRequest, DigestReply, DigestRequest, Frame, Hello, ItemsReply, ItemsRequest, PageReply,
+    PageRequest, Reply, Request, RootsReply, RootsRequest, StaleEpoch, reply,
 };
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
-use std::collections::VecDeque;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, Streaming};
+use uuid::Uuid;
 
 /// How long a request waits for a ring that its sender already has.
 const RING_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -53,6 +57,12 @@ pub trait RequestHandler: Send + Sync + 'static {
 
     /// Answers which items of some token ranges differ.
     fn items(&self, request: ItemsRequest) -> BoxFuture<'_, Result<ItemsReply, Status>>;
+
+    /// Carries out a stage of collecting what is dead.
+    fn collect(&self, request: CollectRequest) -> BoxFuture<'_, Result<CollectReply, Status>>;
+
+    /// Something takes off that carries objects here: kept until it has landed.
+    fn take_off(&self) -> InFlight;
 }
 
 /// How far a request has got without waiting.
@@ -70,12 +80,14 @@ pub struct PeerService<H> {
     ring: Arc<RingState>,
     peers: Arc<Peers>,
     handler: Arc<H>,
+    /// The newest stream of each sender; a newer one ends it.
+    streams: Mutex<HashMap<Uuid, CancellationToken>>,
 }
 
 impl<H: RequestHandler> PeerService<H> {
     /// The service, to be added to a server.
     pub fn server(ring: Arc<RingState>, peers: Arc<Peers>, handler: Arc<H>) -> PeerServer<Self> {
-        PeerServer::new(Self { ring, peers, handler })
+        PeerServer::new(Self { ring, peers, handler, streams: Mutex::default() })
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX)
     }
@@ -91,15 +103,21 @@ impl<H: RequestHandler> PeerApi for PeerService<H> {
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.ok_or_else(|| Status::invalid_argument("no hello"))?;
-        self.check(&first)?;
+        let sender = self.check(&first)?;
+        let replaced = self.newest_of(sender);
         let (replies, outgoing) = mpsc::channel::<Frame>(4);
         let hello = Hello {
             cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
             incarnation: Bytes::copy_from_slice(self.ring.incarnation().as_bytes()),
         };
         let _ = replies.try_send(Frame { epoch: self.ring.epoch(), hello: Some(hello), ..Frame::default() });
-        let session =
-            Session { ring: self.ring.clone(), peers: self.peers.clone(), handler: self.handler.clone(), replies };
+        let session = Session {
+            ring: self.ring.clone(),
+            peers: self.peers.clone(),
+            handler: self.handler.clone(),
+            replies,
+            replaced,
+        };
         tokio::spawn(session.run(incoming));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
     }
@@ -119,18 +137,37 @@ impl<H: RequestHandler> PeerApi for PeerService<H> {
     async fn items(&self, request: tonic::Request<ItemsRequest>) -> Result<Response<ItemsReply>, Status> {
         self.handler.items(request.into_inner()).await.map(Response::new)
     }
+
+    async fn collect(&self, request: tonic::Request<CollectRequest>) -> Result<Response<CollectReply>, Status> {
+        self.handler.collect(request.into_inner()).await.map(Response::new)
+    }
 }
 
 impl<H> PeerService<H> {
-    fn check(&self, first: &Frame) -> Result<(), Status> {
+    fn check(&self, first: &Frame) -> Result<Uuid, Status> {
         let hello = first.hello.as_ref().ok_or_else(|| Status::invalid_argument("the first frame is no hello"))?;
         let theirs =
             uuid_from("cluster", &hello.cluster).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let ours = self.ring.cluster();
         if theirs == ours {
-            return Ok(());
+            return uuid_from("incarnation", &hello.incarnation)
+                .map_err(|error| Status::invalid_argument(error.to_string()));
         }
         Err(Status::failed_precondition(format!("this node belongs to cluster {ours}, not to {theirs}")))
+    }
+}
+
+impl<H> PeerService<H> {
+    /// The sender has begun a new stream: what is left of its stream before is not to be begun any more, since the
+    /// sender does not know of it and counts it as lost.
+    fn newest_of(&self, sender: Uuid) -> CancellationToken {
+        let replaced = CancellationToken::new();
+        let mut streams = self.streams.lock();
+        streams.retain(|_, stream| !stream.is_cancelled());
+        if let Some(before) = streams.insert(sender, replaced.clone()) {
+            before.cancel();
+        }
+        replaced
     }
 }
 
@@ -140,6 +177,8 @@ struct Session<H> {
     peers: Arc<Peers>,
     handler: Arc<H>,
     replies: mpsc::Sender<Frame>,
+    /// The sender has begun a newer stream.
+    replaced: CancellationToken,
 }
 
 impl<H: RequestHandler> Session<H> {
@@ -156,6 +195,7 @@ impl<H: RequestHandler> Session<H> {
                     Ok(Ok(Some(frame))) => frame,
                     Ok(Ok(None) | Err(_)) | Err(_) => return,
                 },
+                () = session.replaced.cancelled() => return,
                 _ = heartbeat.tick() => {
                     // No room means that replies are under way, which is a sign of life too.
                     let _ = session.replies.try_send(session.frame());
@@ -170,6 +210,11 @@ impl<H: RequestHandler> Session<H> {
             let Ok(permit) = at_once.clone().acquire_owned().await else { return };
             // Only now: while this side did not listen, the other was not silent.
             heard = Instant::now();
+            let flight = session.handler.take_off();
+            // After taking off, so that whoever waits for what is in flight waits for this frame or it is not begun.
+            if session.replaced.is_cancelled() {
+                return;
+            }
             let newest = frame.requests.iter().map(|request| request.epoch).max().unwrap_or(0);
             if newest > session.ring.epoch() {
                 let session = session.clone();
@@ -177,7 +222,7 @@ impl<H: RequestHandler> Session<H> {
                     session.catch_up(newest).await;
                     let begun = session.begin(frame.requests).await;
                     begun.finish(&session).await;
-                    drop(permit);
+                    drop((permit, flight));
                 });
                 continue;
             }
@@ -186,7 +231,7 @@ impl<H: RequestHandler> Session<H> {
                 let session = session.clone();
                 tokio::spawn(async move {
                     begun.finish(&session).await;
-                    drop(permit);
+                    drop((permit, flight));
                 });
             }
         }

@@ -100,7 +100,12 @@ async fn answer(replica: &Replica, asked: &ItemRange, salt: u64, bytes_max: usiz
     Ok(reply)
 }
 
-fn check(ring: &RingState, cluster: &[u8], incarnation: &[u8], epoch: u64) -> Result<Arc<Installed>, Status> {
+pub(super) fn check(
+    ring: &RingState,
+    cluster: &[u8],
+    incarnation: &[u8],
+    epoch: u64,
+) -> Result<Arc<Installed>, Status> {
     let invalid = |error: annulus_proto::FieldError| Status::invalid_argument(error.to_string());
     if uuid_from("cluster", cluster).map_err(invalid)? != ring.cluster() {
         return Err(Status::failed_precondition("this node belongs to another cluster"));

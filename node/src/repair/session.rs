@@ -166,6 +166,7 @@ impl Session<'_> {
         client: &mut PeerClient<Channel>,
         leaves: &[usize],
     ) -> Result<(), SessionError> {
+        let _flight = self.replica.take_off();
         self.replica.committer().barrier().await?;
         let (mut small, mut parts) = (Vec::new(), Vec::new());
         for &leaf in leaves {

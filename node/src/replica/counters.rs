@@ -4,14 +4,19 @@
 
 use dynamo::object::Object;
 use dynamo::token::{PartitionCount, SLOTS, Token, slots};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Counts of one hash slot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Count {
     live: AtomicI64,
     items: AtomicI64,
     bytes: AtomicI64,
+    /// Objects that hold nothing and never will again.
+    dead: AtomicI64,
+    /// No object here that counts as live expires before this time.
+    due_ms: AtomicU64,
 }
 
 /// Counts of everything that is here.
@@ -37,6 +42,8 @@ pub struct Weight {
     live: i64,
     items: i64,
     bytes: i64,
+    /// As the object says it; `None` for no object, too.
+    dead_from_ms: Option<u64>,
 }
 
 impl Weight {
@@ -44,14 +51,26 @@ impl Weight {
     #[must_use]
     pub fn of(key: &[u8], object: &Object, encoded_bytes: usize) -> Self {
         let live = i64::from(object.visible(0).is_some());
-        Self { live, items: 1, bytes: i64::try_from(key.len() + encoded_bytes).unwrap_or(i64::MAX) }
+        let bytes = i64::try_from(key.len() + encoded_bytes).unwrap_or(i64::MAX);
+        Self { live, items: 1, bytes, dead_from_ms: object.dead_from_ms() }
+    }
+
+    fn dead(self) -> i64 {
+        i64::from(self.dead_from_ms == Some(0))
     }
 }
 
 impl Default for Counters {
     /// Zero everywhere.
     fn default() -> Self {
-        Self { slots: (0..SLOTS).map(|_| Count::default()).collect() }
+        let nothing = |_| Count {
+            live: AtomicI64::new(0),
+            items: AtomicI64::new(0),
+            bytes: AtomicI64::new(0),
+            dead: AtomicI64::new(0),
+            due_ms: AtomicU64::new(u64::MAX),
+        };
+        Self { slots: (0..SLOTS).map(nothing).collect() }
     }
 }
 
@@ -62,6 +81,39 @@ impl Counters {
         count.live.fetch_add(after.live - before.live, Ordering::Relaxed);
         count.items.fetch_add(after.items - before.items, Ordering::Relaxed);
         count.bytes.fetch_add(after.bytes - before.bytes, Ordering::Relaxed);
+        count.dead.fetch_add(after.dead() - before.dead(), Ordering::Relaxed);
+        if let Some(due_ms) = after.dead_from_ms.filter(|&due_ms| due_ms > 0) {
+            count.due_ms.fetch_min(due_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// How many objects of these hash slots hold nothing, expired ones left out.
+    #[must_use]
+    pub fn dead(&self, slots: Range<usize>) -> u64 {
+        let counts = self.slots.get(slots).unwrap_or_default();
+        u64::try_from(counts.iter().map(|count| count.dead.load(Ordering::Relaxed)).sum::<i64>()).unwrap_or(0)
+    }
+
+    /// Whether a hash slot has objects that hold nothing, or may have ones that have expired by now.
+    #[must_use]
+    pub fn has_dead(&self, slot: usize, now_ms: u64) -> bool {
+        let expired = self.slots.get(slot).is_some_and(|count| count.due_ms.load(Ordering::Relaxed) <= now_ms);
+        expired || self.dead(slot..slot + 1) > 0
+    }
+
+    /// Forgets when objects of a hash slot expire. Whoever calls this looks at all of them then, and says of each that
+    /// will expire that it is [`due`](Counters::due).
+    pub fn forget_due(&self, slot: usize) {
+        if let Some(count) = self.slots.get(slot) {
+            count.due_ms.store(u64::MAX, Ordering::Relaxed);
+        }
+    }
+
+    /// An object of a hash slot expires at this time.
+    pub fn due(&self, slot: usize, at_ms: u64) {
+        if let Some(count) = self.slots.get(slot) {
+            count.due_ms.fetch_min(at_ms, Ordering::Relaxed);
+        }
     }
 
     /// Counts of one of `count` partitions.

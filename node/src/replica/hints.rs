@@ -9,9 +9,9 @@ use crate::config::Limits;
 use crate::storage::{Committer, Engine, EngineError, ScanRange, Space, StorageError, Submitted};
 use bytes::Bytes;
 use dynamo::object::{CodecError, Object};
-use dynamo::token::Token;
+use dynamo::token::{SLOTS, Token};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use uuid::Uuid;
 
 /// The hints this node holds.
@@ -24,10 +24,11 @@ pub struct Hints {
 }
 
 /// How much is held.
-#[derive(Default)]
 struct Held {
     count: AtomicI64,
     bytes: AtomicI64,
+    /// How many, by hash slot.
+    slots: Vec<AtomicU32>,
 }
 
 /// A hint as it is held.
@@ -76,7 +77,7 @@ impl Hints {
         overlay: Arc<Overlay>,
         limits: &Limits,
     ) -> Result<Self, EngineError> {
-        let held: Arc<Held> = Arc::default();
+        let held = Arc::new(Held::none());
         overlay.tell_of_taken_back({
             let (held, engine) = (held.clone(), engine.clone());
             Box::new(move |key, counted| held.correct(engine.as_ref(), key, counted))
@@ -87,7 +88,9 @@ impl Hints {
         loop {
             let page = hints.engine.scan(Space::Hints, &range, 4096, 4 << 20)?;
             for (key, value) in &page.items {
-                hints.held.adjust(1, signed(key.len() + value.len()));
+                if let Some(token) = token_of(key) {
+                    hints.held.adjust(token, 1, signed(key.len() + value.len()));
+                }
             }
             match page.items.last() {
                 Some((last, _)) if page.more => range.after = Some(last.clone()),
@@ -101,6 +104,12 @@ impl Hints {
     pub fn held(&self) -> (u64, u64) {
         let read = |value: &AtomicI64| u64::try_from(value.load(Ordering::Relaxed)).unwrap_or(0);
         (read(&self.held.count), read(&self.held.bytes))
+    }
+
+    /// Whether a hint is held for a key of the token's hash slot.
+    #[must_use]
+    pub fn any_near(&self, token: Token) -> bool {
+        self.held.slots.get(usize::from(token.slot())).is_none_or(|held| held.load(Ordering::Acquire) > 0)
     }
 
     /// Holds an object for a member. `None`: an equal or newer one is already held.
@@ -123,7 +132,7 @@ impl Hints {
         let key_len = hint_key.len();
         let updated = self.objects.update(hint_key, reservation, |current| {
             let Some(current) = current else {
-                self.held.adjust(1, signed(key_len + incoming.len()));
+                self.held.adjust(token, 1, signed(key_len + incoming.len()));
                 return Ok((Some(incoming), ()));
             };
             let mine = Object::decode(current.clone())?;
@@ -132,7 +141,7 @@ impl Hints {
                 return Ok((None, ()));
             }
             let encoded = merged.encode();
-            self.held.adjust(0, signed(encoded.len()) - signed(current.len()));
+            self.held.adjust(token, 0, signed(encoded.len()) - signed(current.len()));
             Ok::<_, HintError>((Some(encoded), ()))
         })?;
         match updated {
@@ -158,7 +167,7 @@ impl Hints {
         let removed = self.objects.remove_if(&hint.hint_key, reservation, |newest| {
             let same = *newest == hint.object;
             if same {
-                self.held.adjust(-1, -signed(hint.hint_key.len() + hint.object.len()));
+                self.held.adjust(hint.token, -1, -signed(hint.hint_key.len() + hint.object.len()));
             }
             same
         })?;
@@ -185,7 +194,20 @@ impl Hints {
 }
 
 impl Held {
-    fn adjust(&self, count: i64, bytes: i64) {
+    fn none() -> Self {
+        Self {
+            count: AtomicI64::new(0),
+            bytes: AtomicI64::new(0),
+            slots: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    fn adjust(&self, token: Token, count: i32, bytes: i64) {
+        if let Some(held) = self.slots.get(usize::from(token.slot())) {
+            // Wraps around as it should when the change is negative.
+            held.fetch_add(count.cast_unsigned(), Ordering::AcqRel);
+        }
+        let count = i64::from(count);
         self.count.fetch_add(count, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -195,10 +217,11 @@ impl Held {
     fn correct(&self, engine: &dyn Engine, key: &Bytes, counted: Option<&Bytes>) {
         // An engine that cannot be read is opened anew, and everything is counted then.
         let Ok(actual) = engine.get(Space::Hints, key) else { return };
-        let number = |value: Option<&Bytes>| i64::from(value.is_some());
+        let Some(token) = token_of(key) else { return };
+        let number = |value: Option<&Bytes>| i32::from(value.is_some());
         let size = |value: Option<&Bytes>| value.map_or(0, |value| signed(key.len() + value.len()));
         let actual = actual.as_ref();
-        self.adjust(number(actual) - number(counted), size(actual) - size(counted));
+        self.adjust(token, number(actual) - number(counted), size(actual) - size(counted));
     }
 }
 
@@ -207,6 +230,10 @@ fn hint_key(target: Uuid, token: Token, key: &[u8]) -> Bytes {
     bytes.extend_from_slice(target.as_bytes());
     bytes.extend_from_slice(&storage_key(token, key));
     Bytes::from(bytes)
+}
+
+fn token_of(hint_key: &Bytes) -> Option<Token> {
+    super::split_storage_key(&hint_key.slice(16.min(hint_key.len())..)).map(|(token, _)| token)
 }
 
 fn split_hint_key(hint_key: Bytes, object: Bytes) -> Option<(Uuid, HeldHint)> {

@@ -1,13 +1,9 @@
 //! Sums of the hashes of what is here, leaf by leaf, kept as it changes: what anti-entropy compares.
 
-use crate::storage::{Engine, EngineError, ScanRange, Space};
 use bytes::Bytes;
 use dynamo::reconcile::{LEAVES, item_hash, leaf};
 use dynamo::token::Token;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-const PAGE_ITEMS_MAX: usize = 4096;
-const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The sums, durable or not: they are those of the newest objects. Half a mebibyte.
 #[derive(Debug)]
@@ -15,26 +11,14 @@ pub struct Leaves {
     sums: Vec<AtomicU64>,
 }
 
-impl Leaves {
-    /// Sums of what the engine has.
-    ///
-    /// # Errors
-    /// When the engine cannot be read.
-    pub fn open(engine: &dyn Engine) -> Result<Self, EngineError> {
-        let leaves = Self { sums: (0..LEAVES).map(|_| AtomicU64::new(0)).collect() };
-        let mut range = ScanRange::tokens(0, u64::MAX);
-        loop {
-            let page = engine.scan(Space::Data, &range, PAGE_ITEMS_MAX, PAGE_BYTES_MAX)?;
-            for (key, object) in &page.items {
-                leaves.replace(key, None, Some(object));
-            }
-            match page.items.last() {
-                Some((last, _)) if page.more => range.after = Some(last.clone()),
-                _ => return Ok(leaves),
-            }
-        }
+impl Default for Leaves {
+    /// Nothing is here.
+    fn default() -> Self {
+        Self { sums: (0..LEAVES).map(|_| AtomicU64::new(0)).collect() }
     }
+}
 
+impl Leaves {
     /// An item has changed. Called under the lock of its key, so that no state of it is left out or counted twice.
     pub fn replace(&self, storage_key: &[u8], before: Option<&Bytes>, after: Option<&Bytes>) {
         let Some(token) = storage_key.first_chunk::<8>() else { return };

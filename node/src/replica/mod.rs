@@ -4,12 +4,14 @@
 //! client's write, which gets a dot here). Both check the ring's fence under the lock of the key.
 
 mod counters;
+mod grace;
 mod hints;
 mod leaves;
 mod objects;
 mod recount;
 
 pub use counters::{Counters, Sum, Weight};
+pub use grace::{Grace, InFlight};
 pub use hints::{HeldHint, Hints};
 pub use leaves::Leaves;
 pub use objects::{Objects, Overlay, Updated};
@@ -54,6 +56,7 @@ pub struct Replica {
     failed_commits: AtomicU64,
     counters: Arc<Counters>,
     leaves: Arc<Leaves>,
+    grace: Arc<Grace>,
     incarnation: u64,
     clock: Mutex<Clock>,
     wall: WallClock,
@@ -137,8 +140,8 @@ impl Replica {
     pub fn open(parts: Parts, limits: &Limits) -> Result<Self, EngineError> {
         let Parts { engine, committer, overlays, ring, births, wall } = parts;
         let hints = Hints::open(engine.clone(), committer.clone(), overlays.hints.clone(), limits)?;
-        let counters = Arc::new(recount::count(engine.as_ref())?);
-        let leaves = Arc::new(Leaves::open(engine.as_ref())?);
+        let (counters, leaves) = recount::count(engine.as_ref())?;
+        let (counters, leaves) = (Arc::new(counters), Arc::new(leaves));
         recount::correct_after_failures(&overlays.data, &engine, &counters, &leaves);
         let floor = births.next();
         let objects = Objects::new(engine.clone(), committer.clone(), overlays.data.clone());
@@ -155,6 +158,7 @@ impl Replica {
             failed_commits: AtomicU64::new(0),
             counters,
             leaves,
+            grace: Arc::default(),
             clock: Mutex::new(Clock::default()),
             wall,
             siblings_max: limits.siblings_max,
@@ -186,6 +190,18 @@ impl Replica {
     #[must_use]
     pub fn leaves(&self) -> &Leaves {
         &self.leaves
+    }
+
+    /// Something takes off that carries objects from one place to another: to be kept until it has landed.
+    #[must_use]
+    pub fn take_off(&self) -> InFlight {
+        self.grace.enter()
+    }
+
+    /// What is in flight here.
+    #[must_use]
+    pub fn grace(&self) -> &Grace {
+        &self.grace
     }
 
     /// The wall clock.
@@ -245,6 +261,7 @@ impl Replica {
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
             self.admit(token, epoch)?;
             let Some(current) = current else {
+                self.mistrust_returning(token, None, &object);
                 self.counters.replace(token, Weight::default(), Weight::of(key, &object, incoming.len()));
                 return Ok((Some(incoming), ()));
             };
@@ -252,6 +269,7 @@ impl Replica {
                 return Ok((None, ()));
             }
             let mine = Object::decode(current.clone())?;
+            self.mistrust_returning(token, Some(&mine), &object);
             let mut merged = mine.merge(&object);
             if planted::is("merge-drops-sibling") && mine.max_timestamp() < object.max_timestamp() {
                 merged = object.clone();
@@ -324,6 +342,7 @@ impl Replica {
                 Some(mine) => mine.merge(known),
                 None => known.clone(),
             };
+            self.mistrust_returning(token, mine.as_ref(), known);
             // What is here decides whether this node's own actor is continued.
             let (object, outcome) = before.change(change, self.by(token, mine.as_ref(), &before));
             let (object, outcome) = match self.bounded(object, outcome) {
@@ -409,15 +428,35 @@ impl Replica {
     /// Continues this node's own actor of the key if the state here is trustworthy for it; else a new birth, so that
     /// no dot is ever issued twice (Riak's kv679).
     fn actor(&self, token: Token, before: Option<&Object>) -> Actor {
-        let own = before.and_then(|object| object.own_actor(self.incarnation));
-        let floor =
-            self.birth_floors.get(usize::from(token.slot())).map_or(0, |floor| floor.load(Ordering::Acquire));
-        let floor = floor.max(self.failed_floor());
-        match own {
-            Some(actor) if self.births.is_of_this_start(actor.birth) && actor.birth >= floor => actor,
+        match before.and_then(|object| object.own_actor(self.incarnation)) {
+            Some(actor) if self.is_trusted(token, actor) => actor,
             Some(actor) if planted::is("dot-reuse-after-crash") => actor,
             _ if planted::is("dot-reuse-after-volume-loss") => Actor { incarnation: self.incarnation, birth: 1 },
             _ => Actor { incarnation: self.incarnation, birth: self.births.next() },
+        }
+    }
+
+    /// Whether all that was issued by this actor of this node is known here, if any of it is.
+    fn is_trusted(&self, token: Token, actor: Actor) -> bool {
+        let floor = self.birth_floors.get(usize::from(token.slot()));
+        let floor = floor.map_or(0, |floor| floor.load(Ordering::Acquire)).max(self.failed_floor());
+        self.births.is_of_this_start(actor.birth) && actor.birth >= floor
+    }
+
+    /// Of a key whose deletion was collected nothing is known here any more; but a replica that has missed the
+    /// collection, or a client with an old context, may bring back an actor of this node, and how far it had counted
+    /// nobody can tell. It is not continued, nor is any other birth of its hash slot until now, which does no harm.
+    fn mistrust_returning(&self, token: Token, mine: Option<&Object>, incoming: &Object) {
+        let Some(theirs) = incoming.own_actor(self.incarnation).filter(|actor| self.is_trusted(token, *actor))
+        else {
+            return;
+        };
+        let ours = mine.and_then(|mine| mine.own_actor(self.incarnation));
+        let behind =
+            ours == Some(theirs) && mine.map(|mine| mine.seen_of(theirs)) < Some(incoming.seen_of(theirs));
+        let returning = (ours < Some(theirs) || behind) && !planted::is("dot-reuse-after-collection");
+        if let Some(floor) = self.birth_floors.get(usize::from(token.slot())).filter(|_| returning) {
+            floor.fetch_max(self.births.next(), Ordering::AcqRel);
         }
     }
 
@@ -457,6 +496,39 @@ impl Replica {
             let partition = installed.view.partition(token);
             let listed = |me| installed.view.placement(partition).is_some_and(|placement| placement.names(me));
             if installed.me.is_some_and(listed) && !planted::is("leftovers-ignore-second-list") {
+                return false;
+            }
+            if let Ok(object) = Object::decode(current.clone()) {
+                self.counters.replace(token, Weight::of(&key, &object, current.len()), Weight::default());
+            }
+            true
+        })?)
+    }
+
+    /// What is under a key in the engine or about to be, whether the ring lists this node for it or not.
+    ///
+    /// # Errors
+    /// When the engine cannot be read.
+    pub fn stored(&self, storage_key: &Bytes) -> Result<Option<Bytes>, EngineError> {
+        self.objects.read(storage_key)
+    }
+
+    /// Removes an object under the ring of `epoch` if `decide` says so of what is here. `None`: it stays or is gone
+    /// already.
+    ///
+    /// # Errors
+    /// When the engine cannot be read; nothing was removed.
+    pub async fn collect(
+        &self,
+        storage_key: &Bytes,
+        epoch: u64,
+        decide: impl FnOnce(&Bytes) -> bool,
+    ) -> Result<Option<Submitted>, ReplicaError> {
+        let reservation = self.committer.reserve_control().await;
+        let Some((token, key)) = split_storage_key(storage_key) else { return Ok(None) };
+        Ok(self.objects.remove_if(storage_key, reservation, |current| {
+            // Under the lock: what a newer ring lets in comes after this removal, not before it.
+            if self.ring.epoch() != epoch || !decide(current) {
                 return false;
             }
             if let Ok(object) = Object::decode(current.clone()) {

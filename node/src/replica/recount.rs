@@ -9,22 +9,23 @@ use std::sync::Arc;
 const PAGE_ITEMS_MAX: usize = 4096;
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
-/// Counts everything that is here.
+/// Counts everything that is here, and sums its hashes up, in one pass over the disk.
 ///
 /// # Errors
 /// When the engine cannot be read.
-pub(super) fn count(engine: &dyn Engine) -> Result<Counters, EngineError> {
-    let counters = Counters::default();
+pub(super) fn count(engine: &dyn Engine) -> Result<(Counters, Leaves), EngineError> {
+    let (counters, leaves) = (Counters::default(), Leaves::default());
     let mut range = ScanRange::tokens(0, u64::MAX);
     loop {
         let page = engine.scan(Space::Data, &range, PAGE_ITEMS_MAX, PAGE_BYTES_MAX)?;
         for (storage_key, value) in &page.items {
             let Some((token, key)) = split_storage_key(storage_key) else { continue };
             counters.replace(token, Weight::default(), weight(&key, Some(value)));
+            leaves.replace(storage_key, None, Some(value));
         }
         match page.items.last() {
             Some((last, _)) if page.more => range.after = Some(last.clone()),
-            _ => return Ok(counters),
+            _ => return Ok((counters, leaves)),
         }
     }
 }

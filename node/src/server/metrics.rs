@@ -205,6 +205,7 @@ impl<K: KeyValue> Collector for NodeGauges<K> {
             ("annulus_stored_bytes", "Bytes of keys and objects stored here", overview.bytes),
             ("annulus_hints", "Hints held for other members", overview.hints),
             ("annulus_hint_bytes", "Bytes of hints held for other members", overview.hint_bytes),
+            ("annulus_tombstones", "Deleted keys whose marks are still stored here", overview.dead),
             ("annulus_copying_partitions", "Partitions being copied here", overview.copying_partitions.into()),
             ("annulus_moved_bytes", "Bytes received by moves since the start", overview.moved_bytes),
             ("annulus_unreachable_members", "Members that cannot be reached", overview.unreachable.len() as u64),
@@ -224,6 +225,12 @@ impl<K: KeyValue> Collector for NodeGauges<K> {
             ),
             ("annulus_repaired_here", "Objects that comparisons brought here", overview.repaired_here),
             ("annulus_repaired_there", "Objects that comparisons brought to others", overview.repaired_there),
+            ("annulus_collected", "Deleted or expired keys removed everywhere", overview.collected),
+            (
+                "annulus_collect_failures",
+                "Attempts to remove deleted or expired keys that ended early",
+                overview.collect_failures,
+            ),
             ("annulus_repair_bytes", "Bytes exchanged by comparisons", overview.repair_bytes),
         ];
         for (name, help, value) in counters {

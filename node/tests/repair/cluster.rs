@@ -12,7 +12,7 @@ use dynamo::token::{HashKey, PartitionCount};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,19 +26,29 @@ pub struct Cluster {
     pub view: RingView,
     /// Bytes on connections between nodes, in both directions.
     pub wire: Arc<AtomicU64>,
+    /// How far all nodes' wall clocks are ahead of this machine's.
+    pub ahead_ms: Arc<AtomicU64>,
     ports: Vec<[u16; 4]>,
     running: Vec<Option<(CancellationToken, JoinHandle<()>)>>,
 }
 
+/// A port below those that the system gives to connections, which could take it before it is listened at.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) as u32 + std::process::id() * 64;
+        let port = 12_000 + u16::try_from(step % 16_000).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub fn wall_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
-fn incarnation(node: usize) -> Uuid {
+pub fn incarnation(node: usize) -> Uuid {
     Uuid::from_u128(100 + node as u128)
 }
 
@@ -65,6 +75,7 @@ impl Cluster {
             engines: (0..nodes).map(|_| Arc::new(MemoryEngine::new())).collect(),
             view: RingView::new(ring).unwrap(),
             wire: Arc::default(),
+            ahead_ms: Arc::default(),
             ports,
             running: (0..nodes).map(|_| None).collect(),
         }
@@ -101,7 +112,10 @@ impl Cluster {
             committer: committer.unwrap(),
             overlays,
             births: Births::open(engine, u32::try_from(node).unwrap()).unwrap(),
-            wall: Arc::new(wall_ms),
+            wall: {
+                let ahead_ms = self.ahead_ms.clone();
+                Arc::new(move || wall_ms() + ahead_ms.load(Ordering::Relaxed))
+            },
         };
         let ring = self.view.ring();
         let identity =
@@ -121,6 +135,11 @@ impl Cluster {
         self.running[node] = Some((stop, tokio::spawn(async move { run.await.unwrap() })));
     }
 
+    /// `host:port` where a node answers its peers.
+    pub fn peer_address(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.ports[node][2])
+    }
+
     pub async fn stop(&mut self) {
         for (stop, node) in self.running.iter_mut().filter_map(Option::take) {
             stop.cancel();
@@ -131,11 +150,15 @@ impl Cluster {
 
 /// A write of one actor, on top of what a replica has.
 pub fn written(before: &Object, actor: u64, millis: u64, value: &[u8]) -> Object {
+    put(before, actor, millis, None, Payload::Bytes(Bytes::copy_from_slice(value)))
+}
+
+/// The same with a time of expiry, or of a tombstone.
+pub fn put(before: &Object, actor: u64, millis: u64, expires_at_ms: Option<u64>, payload: Payload) -> Object {
     let actor = Actor { incarnation: actor, birth: 1 };
-    let payload = Payload::Bytes(Bytes::copy_from_slice(value));
     let timestamp = dynamo::hlc::Hlc::from_wall(millis);
     let context: Context = before.context();
-    before.put(actor, &context, Value { timestamp, expires_at_ms: None, payload })
+    before.put(actor, &context, Value { timestamp, expires_at_ms, payload })
 }
 
 fn counting(wire: Arc<AtomicU64>) -> Connector {

@@ -1,16 +1,20 @@
 //! The checkers: what each answer to a client, and the end of a run, must satisfy.
 
 use crate::history::{Kind, Op, Outcome};
-use crate::shared::Shared;
+use crate::shared::{Shared, Unseen};
 use annulus_node::storage::Space;
 use bytes::Bytes;
 use dynamo::hlc::{Clock, Hlc};
 use dynamo::object::{Dot, Object};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// How far ahead of a node's wall clock its timestamps may be: the bound on drift, and a little for what is counted.
 const CLOCK_SLACK_MS: u64 = Clock::DRIFT_MAX_MS + 1000;
+
+/// How long after a read that misses it a deletion's mark may be removed from the disk: reads show what is about to be.
+const COLLECTED_WITHIN: Duration = Duration::from_millis(500);
 
 /// Looks at an answer at the moment it is given.
 pub fn answered(shared: &Shared, op: &Op) {
@@ -69,9 +73,15 @@ pub fn timestamp_given(shared: &Shared, slot: usize, timestamp: u64) {
 fn copies_of(shared: &Shared, op: &Op) -> Option<usize> {
     if !op.is_put() {
         let given = op.given.as_ref()?;
+        if shared.oracle.lock().all_collected(&op.key, given) {
+            return None;
+        }
         return Some(shared.copies_covering(&op.key, given));
     }
     let dots = shared.oracle.lock().dots_of(op.id).to_vec();
+    if dots.iter().any(|dot| shared.oracle.lock().is_collected(&op.key, *dot)) {
+        return None;
+    }
     let has = |object: &Object| {
         let seen = object.context();
         dots.iter().any(|dot| seen.covers(*dot))
@@ -106,7 +116,9 @@ fn strict_read_sees_strict_writes(shared: &Shared, op: &Op) {
         if write.is_put() {
             let dots = oracle.dots_of(write.id);
             if !dots.is_empty() && !dots.iter().any(|dot| seen.covers(*dot)) {
-                shared.find("strict-read", format!("{} does not see {}", describe(op), describe(write)));
+                let what = format!("{} does not see {}", describe(op), describe(write));
+                let (key, dots, at) = (op.key.clone(), dots.to_vec(), op.ended.unwrap_or_default());
+                shared.unseen.lock().push(Unseen { key, dots, at, what });
             }
         }
         let Some(given) = &write.given else { continue };
@@ -151,8 +163,22 @@ pub fn at_the_end(shared: &Shared) {
     for what in shared.oracle.lock().take_faults() {
         shared.find("one-dot-one-value", what);
     }
+    for Unseen { key, dots, at, what } in std::mem::take(&mut *shared.unseen.lock()) {
+        let by = at + COLLECTED_WITHIN;
+        if !dots.iter().any(|dot| shared.oracle.lock().is_collected_by(&key, *dot, by)) {
+            shared.find("strict-read", what);
+        }
+    }
     let history = shared.history.lock().clone();
     for (key, objects) in objects_of_holders(shared) {
+        // Marks that are being collected are gone at some and not yet at others.
+        let collected = |object: &Bytes| {
+            let object = Object::decode(object.clone());
+            let oracle = shared.oracle.lock();
+            object.is_ok_and(|object| object.only_tombstones() && oracle.all_collected(&key, &object.context()))
+        };
+        let objects: Vec<(usize, Option<Bytes>)> =
+            objects.into_iter().map(|(slot, object)| (slot, object.filter(|object| !collected(object)))).collect();
         let Some((_, first)) = objects.first() else { continue };
         if let Some((slot, _)) = objects.iter().find(|(_, object)| object != first) {
             let what =

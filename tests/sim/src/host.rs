@@ -81,6 +81,7 @@ fn limits() -> Limits {
         request_timeout: Duration::from_secs(2),
         replica_timeout: Duration::from_millis(500),
         disk_reserve_bytes: 1 << 20,
+        collect_pause: Duration::from_millis(500),
         ..Limits::default()
     }
 }

@@ -9,6 +9,7 @@ use crate::history::{Kind, Op, OpId};
 use bytes::Bytes;
 use dynamo::object::{Context, Dot, Object, Payload, Value};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// One write, as a disk has seen it.
 #[derive(Clone, Debug)]
@@ -29,6 +30,10 @@ pub struct Oracle {
     events: BTreeMap<Dot, Event>,
     by_op: BTreeMap<OpId, Vec<Dot>>,
     by_key: BTreeMap<Bytes, Vec<Dot>>,
+    /// What the disk of each incarnation was given last of a key that holds nothing any more.
+    dead: BTreeMap<(u64, Bytes), Context>,
+    /// When the mark of a key's deletion was first removed from a disk, and what had been seen of the key by then.
+    collected: BTreeMap<Bytes, Vec<(Duration, Context)>>,
     faults: Vec<String>,
 }
 
@@ -57,6 +62,41 @@ impl Oracle {
                 event.at_birth = Some((object.context(), object.siblings().map(|(dot, _)| dot).collect()));
             }
         }
+    }
+
+    /// Takes note of the object that is the last one which the disk of an incarnation has of a key.
+    pub fn stored(&mut self, incarnation: u64, key: &Bytes, encoded: &Bytes) {
+        let place = (incarnation, key.clone());
+        match Object::decode(encoded.clone()) {
+            Ok(object) if object.only_tombstones() => self.dead.insert(place, object.context()),
+            _ => self.dead.remove(&place),
+        };
+    }
+
+    /// Takes note of a key that is removed from the disk of an incarnation.
+    pub fn removed(&mut self, incarnation: u64, key: &Bytes, at: Duration) {
+        let Some(seen) = self.dead.remove(&(incarnation, key.clone())) else { return };
+        self.collected.entry(key.clone()).or_default().push((at, seen));
+    }
+
+    /// Whether an event had been seen when a mark of the key's deletion was collected, so that no disk needs to tell
+    /// of it any more.
+    #[must_use]
+    pub fn is_collected(&self, key: &[u8], dot: Dot) -> bool {
+        self.is_collected_by(key, dot, Duration::MAX)
+    }
+
+    /// The same by some time.
+    #[must_use]
+    pub fn is_collected_by(&self, key: &[u8], dot: Dot, by: Duration) -> bool {
+        let mut collected = self.collected.get(key).into_iter().flatten();
+        collected.any(|(at, seen)| *at <= by && seen.covers(dot))
+    }
+
+    /// The same of all events that a context covers.
+    #[must_use]
+    pub fn all_collected(&self, key: &[u8], context: &Context) -> bool {
+        context.iter().all(|(actor, counter)| self.is_collected(key, Dot { actor, counter }))
     }
 
     fn add(&mut self, dot: Dot, key: &[u8], value: &Value) {

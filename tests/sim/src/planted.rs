@@ -17,6 +17,7 @@ const DURABLE: &str = "an acknowledged write is on w disks";
 const STAYS: &str = "and stays there through every change";
 const STRICT: &str = "r + w > n: a strict read sees strict writes";
 const SIBLINGS: &str = "siblings are exactly the concurrent writes";
+const DELETED: &str = "what is deleted stays deleted";
 const CLOCKS: &str = "one wrong clock does not take others along";
 
 /// All of them.
@@ -42,9 +43,13 @@ pub const BUGS: &[Bug] = &[
     bug("leftovers-dropped-unhanded", STAYS),
     bug("hint-dropped-on-ring-change", STAYS),
     bug("hint-dropped-unacknowledged", STAYS),
+    bug("collected-unconfirmed", DELETED),
+    bug("collected-despite-hints", DELETED),
+    bug("collected-unsettled", DELETED),
     bug("merge-drops-sibling", SIBLINGS),
     bug("dot-reuse-after-crash", SIBLINGS),
     bug("dot-reuse-after-drop", SIBLINGS),
+    bug("dot-reuse-after-collection", SIBLINGS),
     bug("dot-reuse-after-volume-loss", SIBLINGS),
     bug("clock-jump-accepted", CLOCKS),
 ];

@@ -8,7 +8,7 @@ use crate::trace::{self, Trace};
 use annulus_node::planted;
 use annulus_node::storage::{Change, Space};
 use bytes::Bytes;
-use dynamo::object::{Context, Object};
+use dynamo::object::{Context, Dot, Object};
 use dynamo::ring::{Ring, RingView};
 use parking_lot::Mutex;
 use rand::RngExt;
@@ -107,8 +107,22 @@ pub struct Shared {
     pub disks_lost: AtomicU32,
     /// The last incarnation of each slot.
     incarnations: Mutex<BTreeMap<usize, Uuid>>,
+    /// What a strict read has not seen, unless it was just being collected: decided in the end.
+    pub unseen: Mutex<Vec<Unseen>>,
     findings: Mutex<Vec<Finding>>,
     rng: Mutex<StdRng>,
+}
+
+/// A write that a read has not seen.
+pub struct Unseen {
+    /// Key of both.
+    pub key: Bytes,
+    /// Dots of the write.
+    pub dots: Vec<Dot>,
+    /// When the read was answered.
+    pub at: Duration,
+    /// Both, for people.
+    pub what: String,
 }
 
 impl Shared {
@@ -133,6 +147,7 @@ impl Shared {
             oracle: Arc::default(),
             disks_lost: AtomicU32::new(0),
             incarnations: Mutex::default(),
+            unseen: Mutex::default(),
             findings: Mutex::new(Vec::new()),
             rng: Mutex::new(rng),
             scenario,
@@ -254,9 +269,15 @@ impl Shared {
 /// Tells the oracle what a disk is given.
 fn hear(oracle: &Mutex<Oracle>, incarnation: u64, changes: &[Change]) {
     for change in changes {
+        if let Change::Remove { space: Space::Data, key } = change {
+            oracle.lock().removed(incarnation, &key.slice(8.min(key.len())..), trace::now());
+        }
         let Change::Put { space, key, value } = change else { continue };
         let prefix = match space {
-            Space::Data => 8,
+            Space::Data => {
+                oracle.lock().stored(incarnation, &key.slice(8.min(key.len())..), value);
+                8
+            }
             Space::Hints => 24,
             Space::Meta => continue,
         };
