@@ -71,9 +71,9 @@ e2e: ## End-to-end tests on a real Kubernetes
 	ONLY='$(ONLY)' tests/e2e.sh
 
 .PHONY: compat
-compat: ## Redis client libraries of several languages against a ring: make compat ONLY=python
+compat: ## Client libraries against a ring on loopback, or on a Kubernetes: make compat ONLY=python WHERE=kubernetes
 	cargo build --locked -p annulus-node
-	ONLY='$(ONLY)' tests/compat/run.sh
+	ONLY='$(ONLY)' WHERE='$(WHERE)' tests/compat/run.sh
 
 # How long to fuzz.
 MINUTES ?= 10

@@ -33,7 +33,7 @@ impl Noise {
 fn change(noise: &mut Noise) -> Change {
     let name = |noise: &mut Noise| Bytes::from(vec![b'a' + noise.below(4) as u8; 1 + noise.below(3)]);
     let by = noise.next().cast_signed() >> noise.below(64);
-    match noise.below(11) {
+    match noise.below(12) {
         0 => Change::Increment { by },
         1 => Change::AddMembers(vec![name(noise), name(noise)]),
         2 => Change::RemoveMembers(vec![name(noise)]),
@@ -53,6 +53,7 @@ fn change(noise: &mut Noise) -> Change {
             read: noise.below(2) == 0,
         },
         9 => Change::Append(name(noise)),
+        10 => Change::TakeMembers(vec![name(noise)]),
         _ => Change::SetRange { offset: noise.below(20) as u64, bytes: name(noise) },
     }
 }

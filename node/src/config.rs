@@ -22,6 +22,9 @@ pub struct Limits {
     pub connection_reply_bytes_max: usize,
     /// Most bytes that all RESP connections hold together: requests, replies and what was read and not yet looked at.
     pub client_bytes_max: usize,
+    /// How long a RESP client may take to say who it is, to end a request it has begun, or to take replies; 16 KiB that
+    /// it sends or takes begin it anew.
+    pub stalled_client_timeout: Duration,
     /// Most arguments of one RESP command.
     pub command_arguments_max: usize,
     /// Most bytes of writes waiting for the committer.
@@ -75,6 +78,7 @@ impl Default for Limits {
             connection_request_bytes_max: 32 << 20,
             connection_reply_bytes_max: 32 << 20,
             client_bytes_max: 512 << 20,
+            stalled_client_timeout: Duration::from_secs(60),
             command_arguments_max: 1 << 20,
             commit_queue_bytes_max: 64 << 20,
             object_cache_bytes_max: 128 << 20,

@@ -1,6 +1,7 @@
-// ioredis and node-redis against a ring: one connection and the cluster client of each; then a node dies.
+// ioredis and node-redis against a ring: one connection and the cluster client of each,
+// while the ring changes and nodes die.
 import assert from 'node:assert/strict';
-import { execSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { setTimeout as pause } from 'node:timers/promises';
 
@@ -8,7 +9,7 @@ const require = createRequire(process.env.ANNULUS_MODULES + '/');
 const Redis = require('ioredis');
 const { createClient, createCluster } = require('redis');
 const port = Number(process.env.ANNULUS_PORT);
-const host = '127.0.0.1';
+const host = process.env.ANNULUS_HOST;
 
 // What both libraries are asked, by their own names for it.
 async function check(name, ask, pipeline) {
@@ -28,24 +29,37 @@ async function check(name, ask, pipeline) {
   assert.deepEqual(replies, Array.from({ length: 200 }, (_, at) => String(at)));
 }
 
-async function throughADeath(name, set, get) {
+// Writes number after number while the script ANNULUS_<what> runs. What was acknowledged has to be there after.
+async function through(name, what, set, get) {
   const written = [];
-  let failed = 0;
+  let [failed, pauseMax, last, code] = [0, 0, Date.now(), undefined];
+  const script = spawn('sh', ['-c', process.env[`ANNULUS_${what}`]], { stdio: 'inherit' });
+  script.on('exit', (exit) => { code = exit ?? -1; });
   const end = Date.now() + 6000;
-  for (let number = 1; Date.now() < end; number++) {
-    if (number === 50) execSync(process.env.ANNULUS_KILL);
-    try { await set(`${name}:d${number}`, String(number)); written.push(number); } catch { failed++; await pause(50); }
+  for (let number = 1; code === undefined || Date.now() < end; number++) {
+    try {
+      await set(`${name}:${what}:${number}`, String(number));
+      written.push(number);
+      pauseMax = Math.max(pauseMax, Date.now() - last);
+      last = Date.now();
+    } catch (error) {
+      failed++;
+      console.log(`${name}: ${error}`);
+      await pause(50);
+    }
   }
+  assert.equal(code, 0, `the script ${what} failed`);
   for (const number of written) {
     for (let attempt = 0; ; attempt++) {
-      try { assert.equal(await get(`${name}:d${number}`), String(number)); break; } catch (error) {
+      try { assert.equal(await get(`${name}:${what}:${number}`), String(number)); break; } catch (error) {
         if (error instanceof assert.AssertionError || attempt > 100) throw error;
         await pause(100);
       }
     }
   }
-  assert.ok(written.length > 60, `only ${written.length} written, ${failed} failed`);
-  console.log(`${name}: ${written.length} written through a node's death, ${failed} failed`);
+  console.log(`${name}, ${what}: ${written.length} written, ${failed} failed, longest pause ${pauseMax / 1000} s`);
+  assert.ok(written.length >= 60, 'too few');
+  assert.ok(what !== 'RESIZE' || failed === 0, 'failures while nobody died');
 }
 
 const io = new Redis(port, host);
@@ -62,7 +76,9 @@ const ioCluster = new Redis.Cluster([{ host, port }], { scaleReads: 'all' });
 await check('ioredis-cluster', (name, ...words) => ioCluster[name.toLowerCase()](...words), async (count, key) =>
   Promise.all(Array.from({ length: count }, async (_, at) => { await ioCluster.set(key(at), at); return ioCluster.get(key(at)); })));
 console.log('ioredis: cluster, reads from all nodes');
-await throughADeath('ioredis-cluster', (key, value) => ioCluster.set(key, value), (key) => ioCluster.get(key));
+for (const what of ['RESIZE', 'TROUBLE']) {
+  await through('ioredis-cluster', what, (key, value) => ioCluster.set(key, value), (key) => ioCluster.get(key));
+}
 ioCluster.disconnect();
 io.disconnect();
 
@@ -90,5 +106,7 @@ assert.equal(await cluster.sAdd('node-cluster:s', ['a']), await cluster.sRem('no
 for (let at = 0; at < 200; at++) await cluster.set(`node-cluster:${at}`, String(at));
 for (let at = 0; at < 200; at++) assert.equal(await cluster.get(`node-cluster:${at}`), String(at));
 console.log('node-redis: cluster');
-await throughADeath('node-cluster', (key, value) => cluster.set(key, value), (key) => cluster.get(key));
+for (const what of ['RESIZE', 'TROUBLE']) {
+  await through('node-cluster', what, (key, value) => cluster.set(key, value), (key) => cluster.get(key));
+}
 process.exit(0);

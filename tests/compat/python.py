@@ -1,4 +1,4 @@
-"""redis-py against a ring: one connection, a pool, the cluster client, both protocols; then a node dies."""
+"""redis-py against a ring: one connection, a pool, the cluster client, both protocols, while the ring changes and nodes die."""
 
 import os
 import subprocess
@@ -11,7 +11,8 @@ from redis.backoff import ExponentialBackoff
 from redis.cluster import LoadBalancingStrategy, RedisCluster
 from redis.retry import Retry
 
-HOST, PORT = "127.0.0.1", int(os.environ["ANNULUS_PORT"])
+HOST, PORT = os.environ["ANNULUS_HOST"], int(os.environ["ANNULUS_PORT"])
+NODES = [address.rsplit(":", 1) for address in os.environ["ANNULUS_NODES"].split()]
 
 
 def plain(client):
@@ -63,32 +64,35 @@ def threads(make):
     assert int(make().get("py:total")) == 600, make().get("py:total")
 
 
-def through_a_death(client):
-    """Writes that were answered are there after a node has been killed; the client goes on by itself."""
-    written, failed, end, killed = [], 0, time.time() + 6, False
-    number = 0
-    while time.time() < end:
+def through(name, what, client):
+    """Writes number after number while the script ANNULUS_<what> runs. What was acknowledged has to be there after."""
+    written, failed, number, pause = [], 0, 0, 0.0
+    began = last = time.time()
+    script = subprocess.Popen(os.environ[f"ANNULUS_{what}"], shell=True)
+    while script.poll() is None or time.time() < began + 6:
         number += 1
-        if not killed and number == 50:
-            killed = True
-            subprocess.run(os.environ["ANNULUS_KILL"], shell=True, check=True)
         try:
-            client.set(f"py:d{number}", number)
+            client.set(f"py:{name}:{what}:{number}", number)
             written.append(number)
-        except (redis.RedisError, OSError):
+            pause, last = max(pause, time.time() - last), time.time()
+        except (redis.RedisError, OSError) as error:
             failed += 1
+            print(f"redis-py {name}: {error!r}")
             time.sleep(0.05)
+    assert script.returncode == 0, f"the script {what} failed"
     for number in written:
         for attempt in range(100):
             try:
-                assert client.get(f"py:d{number}") == str(number).encode(), number
+                got = client.get(f"py:{name}:{what}:{number}")
+                assert got == str(number).encode(), f"{number} is {got}"
                 break
             except (redis.RedisError, OSError):
                 time.sleep(0.1)
         else:
             raise AssertionError(f"{number} cannot be read")
-    assert len(written) > 60, f"only {len(written)} written, {failed} failed"
-    return f"{len(written)} written, {failed} failed"
+    print(f"redis-py {name}, {what}: {len(written)} written, {failed} failed, longest pause {pause:.1f} s")
+    assert len(written) >= 60, "too few"
+    assert what != "RESIZE" or failed == 0, "failures while nobody died"
 
 
 def main():
@@ -97,17 +101,17 @@ def main():
         plain(redis.Redis(HOST, PORT, protocol=protocol))
         plain(RedisCluster(HOST, PORT, protocol=protocol))
         print(f"redis-py {redis.__version__}, RESP{protocol}: plain and cluster")
-    ports = [PORT, PORT + 1, PORT + 2]
     counter = iter(range(10**6))
-    threads(lambda: redis.Redis(HOST, ports[next(counter) % 3]))
+    threads(lambda: redis.Redis(*NODES[next(counter) % 3]))
     threads(lambda: RedisCluster(HOST, PORT))
     print("redis-py: no increment lost")
     cluster = RedisCluster(HOST, PORT, socket_timeout=2)
-    print("redis-py cluster:", through_a_death(cluster))
+    through("cluster", "RESIZE", cluster)
+    through("cluster", "TROUBLE", cluster)
     cluster = RedisCluster(HOST, PORT, load_balancing_strategy=LoadBalancingStrategy.ROUND_ROBIN)
     cluster.set("py:r", "x")
     assert all(cluster.get("py:r") == b"x" for _ in range(20))
-    print("redis-py plain:", through_a_death(redis.Redis(HOST, PORT, socket_timeout=2, **retry)))
+    through("plain", "KILL", redis.Redis(HOST, PORT, socket_timeout=2, **retry))
 
 
 sys.exit(main())

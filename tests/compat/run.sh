@@ -1,38 +1,35 @@
 #!/usr/bin/env bash
-# Client libraries of several languages against a real ring of three nodes on loopback, a node of which is killed again
-# and again. Libraries are installed outside the checkout; a language whose registry or tools are missing is skipped and
-# says so. ONLY=go runs one language.
+# Client libraries of several languages against a real ring of three nodes, which grows to five and shrinks back while
+# they write, and nodes of which are killed. Libraries are installed outside the checkout; a language whose registry or
+# tools are missing is skipped and says so.
+#
+#   ONLY=go            one language
+#   WHERE=kubernetes   against a cluster that the operator runs, instead of processes on loopback; KEEP=1 leaves it up
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/annulus/compat
-node=${CARGO_TARGET_DIR:-$here/../../target}/debug/annulus-node
+target=${CARGO_TARGET_DIR:-$here/../../target}
 only=${ONLY:-}
-port=${ANNULUS_PORT:-17600}
+where=${WHERE:-loopback}
+scripts=$(mktemp -d)
+export ANNULUS_MODULES="$cache/javascript"
 mkdir -p "$cache"
-[ -x "$node" ] || { echo "build annulus-node first: cargo build -p annulus-node" >&2; exit 1; }
+IN=
 
-ring=$(mktemp -d)
-"$node" dev --nodes 3 --partitions 256 --dir "$ring" --resp-port "$port" >"$ring/log" 2>&1 &
-supervisor=$!
-trap 'kill "$supervisor" 2>/dev/null || true; wait "$supervisor" 2>/dev/null || true; rm -rf "$ring"' EXIT
-for _ in $(seq 300); do
-  grep -q '^ready' "$ring/log" && break
-  kill -0 "$supervisor" 2>/dev/null || { cat "$ring/log" >&2; exit 1; }
-  sleep 0.1
-done
+# Puts a program for the clients to call into a variable of the environment; the rest of the script is standard input.
+offer() { (echo '#!/usr/bin/env bash'; echo 'set -euo pipefail'; cat) >"$scripts/$1" && chmod +x "$scripts/$1"; }
 
-# Kills node 1, then node 2, then node 1 …; the supervisor starts it again.
-cat >"$ring/kill" <<KILL
-#!/usr/bin/env bash
-set -euo pipefail
-which=\$(cat "$ring/which" 2>/dev/null || echo 1)
-echo \$((3 - which)) >"$ring/which"
-"$node" dev status --json --dir "$ring" | python3 -c 'import json, os, signal, sys
-os.kill(json.load(sys.stdin)["nodes"][int(sys.argv[1])]["pid"], signal.SIGKILL)' "\$which"
-KILL
-chmod +x "$ring/kill"
-export ANNULUS_PORT=$port ANNULUS_KILL="$ring/kill" ANNULUS_MODULES="$cache/javascript"
+# What clients live through, made of `kill`, which ends a node other than the last it has ended, and `scale`.
+export ANNULUS_KILL="$scripts/kill"
+export ANNULUS_RESIZE="$scripts/scale 5 && $scripts/scale 3"
+export ANNULUS_TROUBLE="($scripts/scale 5 & sleep 1; $scripts/kill; wait \$!) && sleep 2 && ($scripts/scale 3 & sleep 1; $scripts/kill; wait \$!)"
+
+case $where in
+loopback) source "$here/loopback.sh" ;;
+kubernetes) source "$here/kubernetes.sh" ;;
+*) echo "WHERE=$where is neither loopback nor kubernetes" >&2 && exit 1 ;;
+esac
 
 passed=0 failed=0 skipped=0
 # name, command that installs, command that tests
@@ -42,7 +39,7 @@ check() {
   if ! (eval "$install") >"$cache/$name.log" 2>&1; then
     echo "$name: skipped, its libraries cannot be installed ($(grep -v '^ *$' "$cache/$name.log" | tail -1))"
     skipped=$((skipped + 1))
-  elif (eval "timeout 300 $run"); then
+  elif (eval "$IN timeout 900 $run"); then
     passed=$((passed + 1))
   else
     echo "$name: FAILED"
@@ -59,5 +56,7 @@ check go "rm -rf '$cache/go-src' && cp -r '$here/go' '$cache/go-src' && cd '$cac
   "'$cache/go'"
 check java "rm -rf '$cache/java-src' && cp -r '$here/java' '$cache/java-src' && cd '$cache/java-src' && mvn -q -B package dependency:copy-dependencies" \
   "java -cp '$cache/java-src/target/classes:$cache/java-src/target/dependency/*' Compat"
+check rust "CARGO_TARGET_DIR='$target' cargo build --locked -q --manifest-path '$here/rust/Cargo.toml'" \
+  "'$target/debug/annulus-compat'"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ] && [ "$passed" -gt 0 ]

@@ -24,6 +24,8 @@ pub enum Change {
     AddMembers(Vec<Bytes>),
     /// Takes members out of a set. Answers how many were there.
     RemoveMembers(Vec<Bytes>),
+    /// Takes members out of a set if all of them are there. Answers how many were taken. Does not commute.
+    TakeMembers(Vec<Bytes>),
     /// Sets fields of a hash. Answers how many were not there.
     SetFields(Vec<(Bytes, Bytes)>),
     /// Removes fields of a hash. Answers how many were there.
@@ -180,7 +182,7 @@ impl Change {
         match self {
             Self::Increment { .. } | Self::IncrementField { .. } | Self::Append(_) => false,
             Self::Replace { only, read, .. } => *only == Condition::Always && !read,
-            Self::ReplaceField { .. } => false,
+            Self::ReplaceField { .. } | Self::TakeMembers(_) => false,
             _ => true,
         }
     }
@@ -199,7 +201,7 @@ impl Change {
     #[must_use]
     pub fn needs_one_coordinator(&self) -> bool {
         match self {
-            Self::ReplaceField { .. } | Self::Append(_) | Self::SetRange { .. } => true,
+            Self::ReplaceField { .. } | Self::TakeMembers(_) | Self::Append(_) | Self::SetRange { .. } => true,
             Self::Replace { only, .. } => *only != Condition::Always,
             _ => false,
         }
@@ -210,9 +212,10 @@ impl Change {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Increment { .. } | Self::Expire { .. } => 0,
-            Self::AddMembers(names) | Self::RemoveMembers(names) | Self::RemoveFields(names) => {
-                names.iter().map(Bytes::len).sum()
-            }
+            Self::AddMembers(names)
+            | Self::RemoveMembers(names)
+            | Self::TakeMembers(names)
+            | Self::RemoveFields(names) => names.iter().map(Bytes::len).sum(),
             Self::SetFields(fields) => fields.iter().map(|(field, value)| field.len() + value.len()).sum(),
             Self::IncrementField { field, .. } => field.len(),
             Self::ReplaceField { field, expected, value } => {
@@ -248,6 +251,13 @@ impl Object {
                 self.fill(Kind::Hash, cells.collect(), by)
             }
             Change::RemoveMembers(members) => self.take_out(Kind::Set, members, by),
+            Change::TakeMembers(members) => {
+                let set = self.of_kind(Kind::Set, by.now_ms)?;
+                if !set.is_some_and(|set| members.iter().all(|member| set.has_member(member))) {
+                    return Ok((None, Outcome::Number(0)));
+                }
+                self.take_out(Kind::Set, members, by)
+            }
             Change::RemoveFields(fields) => self.take_out(Kind::Hash, fields, by),
             Change::IncrementField { field, by: step } => self.increment_field(field, *step, by),
             Change::ReplaceField { field, expected, value } => {

@@ -27,6 +27,7 @@ impl Change {
             }
             Self::AddMembers(names) => put_names(&mut to, 1, names),
             Self::RemoveMembers(names) => put_names(&mut to, 2, names),
+            Self::TakeMembers(names) => put_names(&mut to, 11, names),
             Self::SetFields(fields) => {
                 to.put_u8(3);
                 put_varint(&mut to, fields.len() as u64);
@@ -116,6 +117,7 @@ impl Change {
                 read: flag(&mut from)?,
             },
             9 => Self::Append(from.bytes()?),
+            11 => Self::TakeMembers(names(&mut from)?),
             10 => Self::SetRange { offset: from.varint()?, bytes: from.bytes()? },
             _ => return Err(CodecError::NotCanonical),
         };

@@ -395,6 +395,93 @@ async fn who_has_not_said_who_they_are_can_send_little() {
     exchange(&mut connection, &large, "+OK\r\n+OK\r\n").await;
 }
 
+/// Whether the other side ends the connection within a few seconds; what it sends until then is read.
+async fn is_ended(connection: &mut TcpStream) -> bool {
+    let ended = async { while connection.read(&mut [0; 4096]).await.is_ok_and(|bytes| bytes > 0) {} };
+    tokio::time::timeout(Duration::from_secs(5), ended).await.is_ok()
+}
+
+#[tokio::test]
+async fn who_does_not_say_who_they_are_is_ended_and_who_has_may_be_idle() {
+    let (_directory, mut limits) = acl_file("user app on >secret allkeys +@all\n");
+    limits.stalled_client_timeout = Duration::from_millis(300);
+    let (served, mut silent) = connect(limits).await;
+    let mut known = TcpStream::connect(served.address).await.unwrap();
+    exchange(&mut known, b"AUTH app secret\r\n", "+OK\r\n").await;
+    assert!(is_ended(&mut silent).await);
+    let mut knocking = TcpStream::connect(served.address).await.unwrap();
+    for _ in 0..50 {
+        let _ = knocking.write_all(b"PING\r\n").await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(is_ended(&mut knocking).await, "commands that are refused are no progress");
+    exchange(&mut known, b"PING\r\n", "+PONG\r\n").await;
+}
+
+#[tokio::test]
+async fn a_request_that_drips_in_ends_the_connection() {
+    let limits = Limits { stalled_client_timeout: Duration::from_millis(300), ..Limits::default() };
+    let (_served, mut connection) = connect(limits).await;
+    exchange(&mut connection, b"PING\r\n", "+PONG\r\n").await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    exchange(&mut connection, b"PING\r\n", "+PONG\r\n").await;
+    connection.write_all(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1000\r\n").await.unwrap();
+    let (mut reading, mut writing) = connection.into_split();
+    let dripping = tokio::spawn(async move {
+        while writing.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let read = tokio::time::timeout(Duration::from_secs(5), reading.read(&mut [0; 16])).await;
+    assert!(matches!(read, Ok(Ok(0) | Err(_))), "{read:?}");
+    dripping.abort();
+}
+
+#[tokio::test]
+async fn a_request_that_takes_long_but_comes_in_is_carried_out() {
+    let limits = Limits { stalled_client_timeout: Duration::from_millis(500), ..Limits::default() };
+    let (_served, mut connection) = connect(limits).await;
+    connection.write_all(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$400000\r\n").await.unwrap();
+    for _ in 0..20 {
+        connection.write_all(&[b'x'; 20_000]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    exchange(&mut connection, b"\r\nSTRLEN a\r\n", "+OK\r\n:400000\r\n").await;
+}
+
+#[tokio::test]
+async fn who_does_not_take_replies_is_ended() {
+    let limits = Limits {
+        stalled_client_timeout: Duration::from_millis(300),
+        connection_reply_bytes_max: 4 << 20,
+        ..Limits::default()
+    };
+    let (served, mut other) = connect(limits).await;
+    let value = "x".repeat(1 << 20);
+    exchange(&mut other, format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1048576\r\n{value}\r\n").as_bytes(), "+OK\r\n")
+        .await;
+    let mut deaf = TcpStream::connect(served.address).await.unwrap();
+    deaf.write_all(&b"GET a\r\n".repeat(200)).await.unwrap();
+    for attempt in 0.. {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        other.write_all(b"CLIENT LIST\r\n").await.unwrap();
+        let mut list = [0; 4096];
+        let bytes = other.read(&mut list).await.unwrap();
+        let list = String::from_utf8_lossy(&list[..bytes]).into_owned();
+        if list.matches("id=").count() == 1 {
+            break;
+        }
+        assert!(attempt < 50, "it is still there: {list}");
+    }
+    // It was not slow, it took nothing: the rest of what was due is gone with it.
+    let mut taken = 0;
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(bytes @ 1..) = deaf.read(&mut buffer).await {
+        taken += bytes;
+    }
+    assert!(taken < 100 << 20, "{taken}");
+}
+
 #[tokio::test]
 async fn a_changed_file_of_users_is_read_and_a_damaged_one_is_not() {
     let (directory, limits) = acl_file("user app on >old allkeys +@all\n");

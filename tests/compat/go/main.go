@@ -1,4 +1,4 @@
-// go-redis against a ring: one connection and the cluster client, then a node dies.
+// go-redis against a ring: one connection and the cluster client, while the ring changes and nodes die.
 package main
 
 import (
@@ -78,26 +78,37 @@ func check(name string, client redis.UniversalClient) {
 	fmt.Println("go-redis:", name)
 }
 
-func throughADeath(name string, client redis.UniversalClient) {
+// Writes number after number while the script ANNULUS_<what> runs. What was acknowledged has to be there after.
+func through(name, what string, client redis.UniversalClient) {
+	key := func(number int) string { return fmt.Sprint(name, ":", what, ":", number) }
 	var written []int
-	failed := 0
-	end := time.Now().Add(6 * time.Second)
-	for number := 1; time.Now().Before(end); number++ {
-		if number == 50 {
-			if err := exec.Command("sh", "-c", os.Getenv("ANNULUS_KILL")).Run(); err != nil {
-				panic(err)
+	failed, pause := 0, time.Duration(0)
+	script := exec.Command("sh", "-c", os.Getenv("ANNULUS_"+what))
+	script.Stdout, script.Stderr = os.Stdout, os.Stderr
+	done := make(chan error, 1)
+	go func() { done <- script.Run() }()
+	began, last, running := time.Now(), time.Now(), true
+	for number := 1; running || time.Since(began) < 6*time.Second; number++ {
+		select {
+		case err := <-done:
+			if err != nil {
+				panic(fmt.Sprint("the script ", what, " failed: ", err))
 			}
+			running = false
+		default:
 		}
-		if err := client.Set(ctx, fmt.Sprint(name, ":d", number), number, 0).Err(); err == nil {
+		if err := client.Set(ctx, key(number), number, 0).Err(); err == nil {
 			written = append(written, number)
+			pause, last = max(pause, time.Since(last)), time.Now()
 		} else {
 			failed++
+			fmt.Printf("go-redis %s: %v\n", name, err)
 			time.Sleep(50 * time.Millisecond)
 		}
 	}
 	for _, number := range written {
 		for attempt := 0; ; attempt++ {
-			got, err := client.Get(ctx, fmt.Sprint(name, ":d", number)).Int()
+			got, err := client.Get(ctx, key(number)).Int()
 			if err == nil && got == number {
 				break
 			}
@@ -107,20 +118,21 @@ func throughADeath(name string, client redis.UniversalClient) {
 			time.Sleep(100 * time.Millisecond)
 		}
 	}
-	if len(written) < 60 {
-		panic(fmt.Sprintf("only %d written, %d failed", len(written), failed))
+	fmt.Printf("go-redis %s, %s: %d written, %d failed, longest pause %.1fs\n", name, what, len(written), failed, pause.Seconds())
+	if len(written) < 60 || (what == "RESIZE" && failed > 0) {
+		panic("too few, or failures while nobody died")
 	}
-	fmt.Printf("go-redis %s: %d written through a node's death, %d failed\n", name, len(written), failed)
 }
 
 func main() {
-	address := "127.0.0.1:" + os.Getenv("ANNULUS_PORT")
+	address := os.Getenv("ANNULUS_HOST") + ":" + os.Getenv("ANNULUS_PORT")
 	for _, protocol := range []int{2, 3} {
 		plain := redis.NewClient(&redis.Options{Addr: address, Protocol: protocol})
 		check(fmt.Sprint("plain", protocol), plain)
 	}
 	cluster := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{address}, RouteRandomly: true})
 	check("cluster", cluster)
-	throughADeath("cluster", cluster)
-	throughADeath("plain", redis.NewClient(&redis.Options{Addr: address, MaxRetries: 10}))
+	through("cluster", "RESIZE", cluster)
+	through("cluster", "TROUBLE", cluster)
+	through("plain", "KILL", redis.NewClient(&redis.Options{Addr: address, MaxRetries: 10}))
 }

@@ -1,16 +1,14 @@
-//! GETBIT, SETBIT, BITCOUNT.
+//! GETBIT, SETBIT, BITCOUNT, BITPOS.
 
 use super::error::CommandError;
 use super::numbers::replace;
 use super::parse::integer;
 use super::reply::Reply;
-use super::store::Store;
+use super::store::{ATTEMPTS_MAX, Store};
 use crate::coordinator::KeyValue;
 use bytes::{Bytes, BytesMut};
 
 const NOT_OFFSET: CommandError = CommandError::Fixed("ERR bit offset is not an integer or out of range");
-/// How often a change that others got in the way of is tried.
-const ATTEMPTS_MAX: usize = 32;
 
 /// `GETBIT key offset`
 pub(super) async fn getbit<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
@@ -75,6 +73,36 @@ pub(super) async fn bitcount<K: KeyValue>(
         value[start..end].iter().map(|byte| byte.count_ones()).sum()
     };
     Ok(Reply::Integer(i64::from(count)))
+}
+
+/// `BITPOS key bit [start [end [BYTE | BIT]]]`
+pub(super) async fn bitpos<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    let wanted = match integer(&arguments[2]).ok_or(CommandError::NotInteger)? {
+        0 => false,
+        1 => true,
+        _ => return Err(CommandError::Fixed("ERR The bit argument must be 1 or 0.")),
+    };
+    let number =
+        |at: usize| arguments.get(at).map(|text| integer(text).ok_or(CommandError::NotInteger)).transpose();
+    let (start, end) = (number(3)?, number(4)?);
+    let bits = match &arguments[3..] {
+        [] | [_] | [_, _] => false,
+        [_, _, unit] if unit.eq_ignore_ascii_case(b"byte") => false,
+        [_, _, unit] if unit.eq_ignore_ascii_case(b"bit") => true,
+        _ => return Err(CommandError::Syntax),
+    };
+    let Some(value) = store.string(&arguments[1]).await? else {
+        return Ok(Reply::Integer(if wanted { -1 } else { 0 }));
+    };
+    let unit = if bits { 1 } else { 8 };
+    let (from, to) = span(start.unwrap_or(0), end.unwrap_or(-1), value.len() * 8 / unit);
+    let found = (from * unit..to * unit).find(|bit| (value[bit / 8] >> (7 - bit % 8) & 1 == 1) == wanted);
+    Ok(match found {
+        Some(bit) => Reply::count(bit),
+        // Without an end a string is taken to go on with zeros.
+        None if !wanted && end.is_none() && from < to => Reply::count(value.len() * 8),
+        None => Reply::Integer(-1),
+    })
 }
 
 /// From and to, the latter excluded; positions below zero count from the end.

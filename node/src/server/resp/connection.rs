@@ -8,7 +8,7 @@ use super::parse::integer;
 use super::reply::{Protocol, Reply};
 use super::server::Server;
 use super::store::Consistency;
-use super::{annulus, client, cluster, command, config, info};
+use super::{annulus, client, cluster, command, config, info, unsupported};
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -86,6 +86,8 @@ pub(super) fn answer<K: KeyValue>(
         Id::Role => Ok(Reply::Array(vec![Reply::Word("master"), Reply::Integer(0), Reply::Array(Vec::new())])),
         Id::Slowlog => server.slow_log.answer(arguments),
         Id::Latency => latency(arguments),
+        Id::Function | Id::Script => scripts(spec.name, arguments),
+        Id::Lastsave => Ok(Reply::Integer(i64::try_from(server.store.now_ms() / 1000).unwrap_or(i64::MAX))),
         Id::Select => select(&arguments[1]),
         Id::Reset => Ok(reset(server, client, session)),
         Id::Quit => {
@@ -102,6 +104,7 @@ pub(super) fn answer<K: KeyValue>(
         Id::Info => Ok(info::answer(server, &arguments[1..])),
         Id::Time => Ok(time(server.store.now_ms())),
         Id::Wait => wait(server, arguments),
+        Id::Waitaof => waitaof(server, arguments),
         _ => Err(CommandError::not_served(arguments)),
     }
 }
@@ -227,6 +230,22 @@ fn latency(arguments: &[Bytes]) -> Result<Reply, CommandError> {
     }
 }
 
+/// `FUNCTION FLUSH | LIST`, `SCRIPT FLUSH | EXISTS sha1 …`: there are none.
+fn scripts(command: &'static str, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    let subcommand = arguments[1].to_ascii_lowercase();
+    match (command, subcommand.as_slice()) {
+        (_, b"flush") => Ok(Reply::OK),
+        ("function", b"list") => Ok(Reply::Array(Vec::new())),
+        ("script", b"exists") if arguments.len() > 2 => {
+            Ok(Reply::Array(arguments[2..].iter().map(|_| Reply::Integer(0)).collect()))
+        }
+        _ => Err(CommandError::Unsupported {
+            what: format!("{command} {}", shown(arguments.get(1)).to_ascii_lowercase()),
+            reason: unsupported::SCRIPTS,
+        }),
+    }
+}
+
 fn select(database: &Bytes) -> Result<Reply, CommandError> {
     match integer(database).ok_or(CommandError::NotInteger)? {
         0 => Ok(Reply::OK),
@@ -245,6 +264,16 @@ fn reset<K: KeyValue>(server: &Server<K>, client: &Client, session: &mut Session
 
 fn time(now_ms: u64) -> Reply {
     Reply::Array(vec![Reply::Text((now_ms / 1000).to_string()), Reply::Text((now_ms % 1000 * 1000).to_string())])
+}
+
+/// `WAITAOF local replicas timeout`: a write was answered when w nodes had it on disk, of which one may be this node.
+fn waitaof<K: KeyValue>(server: &Server<K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    let local = integer(&arguments[1]).ok_or(CommandError::NotInteger)?;
+    if !(0..=1).contains(&local) {
+        return Err(CommandError::Fixed("ERR value is out of range, must be positive"));
+    }
+    let others = wait(server, &arguments[1..])?;
+    Ok(Reply::Array(vec![Reply::Integer(1), others]))
 }
 
 /// `WAIT replicas timeout`: a write was answered when w nodes had it durably, so besides the first there are w − 1.

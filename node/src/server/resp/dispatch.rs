@@ -6,7 +6,7 @@ use super::reply::Reply;
 use super::server::Server;
 use super::sets::Combination;
 use super::store::{Consistency, Store};
-use super::{annulus, bits, hashes, keys, numbers, scan, set, sets, strings, ttl};
+use super::{annulus, bits, hashes, keys, numbers, object, scan, set, sets, strings, ttl};
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
 
@@ -82,6 +82,7 @@ async fn string<K: KeyValue>(
         Id::Getbit => bits::getbit(store, arguments).await,
         Id::Setbit => bits::setbit(store, arguments).await,
         Id::Bitcount => bits::bitcount(store, arguments).await,
+        Id::Bitpos => bits::bitpos(store, arguments).await,
         Id::Incrbyfloat => numbers::incrbyfloat(store, arguments).await,
         _ => Err(CommandError::not_served(arguments)),
     }
@@ -96,6 +97,7 @@ async fn of_set<K: KeyValue>(store: &Store<'_, K>, id: Id, arguments: &[Bytes]) 
         Id::Sismember => sets::sismember(store, arguments).await,
         Id::Smismember => sets::smismember(store, arguments).await,
         Id::Srandmember => sets::srandmember(store, arguments).await,
+        Id::Spop => sets::spop(store, arguments).await,
         Id::Sscan => sets::sscan(store, arguments).await,
         Id::Sinter => sets::combined(store, &arguments[1..], Combination::Intersection).await,
         Id::Sunion => sets::combined(store, &arguments[1..], Combination::Union).await,
@@ -154,6 +156,7 @@ async fn of_key<K: KeyValue>(
         Id::Scan => scan::scan(store.inner, arguments).await,
         Id::Keys => scan::keys(store.inner, &arguments[1]).await,
         Id::Annulus => annulus::get(store, &arguments[2]).await,
+        Id::Object => object::object(store, arguments).await,
         Id::Memory => keys::memory(store, arguments).await,
         Id::Flushall | Id::Flushdb => scan::flush(store, &arguments[1..]).await,
         Id::Randomkey => scan::random_key(store.inner).await,

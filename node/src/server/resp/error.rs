@@ -80,6 +80,11 @@ pub(super) enum CommandError {
     /// Anything else, always the same text.
     #[error("{0}")]
     Fixed(&'static str),
+    /// A setting that is a number.
+    #[error(
+        "ERR CONFIG SET failed (possibly related to argument '{0}') - argument couldn't be parsed into an integer"
+    )]
+    ConfigNotInteger(&'static str),
     /// An option of HELLO that does not exist.
     #[error("ERR Syntax error in HELLO option '{0}'")]
     HelloOption(String),

@@ -3,13 +3,11 @@
 use super::error::CommandError;
 use super::parse::integer;
 use super::reply::Reply;
-use super::store::Store;
+use super::store::{ATTEMPTS_MAX, Store};
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
 use dynamo::object::{Change, Condition, Expiry, Outcome};
 
-/// How often a change that others got in the way of is tried.
-const ATTEMPTS_MAX: usize = 32;
 /// Digits behind the point, as in Redis.
 const FRACTION_DIGITS: u32 = 17;
 

@@ -168,8 +168,7 @@ impl RequestParser {
     }
 
     /// Whether a request has begun and not ended.
-    #[cfg(test)]
-    fn is_within_request(&self) -> bool {
+    pub(super) fn is_within_request(&self) -> bool {
         self.arguments_left > 0
     }
 

@@ -11,6 +11,7 @@ use super::error::CommandError;
 use super::in_flight::{KeysInFlight, Touched};
 use super::output::Output;
 use super::parse::{Request, RequestParser};
+use super::patience::{Patience, Stall};
 use super::reply::{Protocol, Reply};
 use super::server::Server;
 use super::store::Consistency;
@@ -64,6 +65,9 @@ where
         counted_bytes: 0,
         has_replied: false,
         reading: Reading::Open,
+        patience: Patience::new(limits.stalled_client_timeout),
+        received: 0,
+        sent: 0,
     };
     let mut running = FuturesUnordered::new();
     let start = |number: u64, consistency, spec: &'static Spec, arguments: Vec<Bytes>| async move {
@@ -103,6 +107,10 @@ struct Connection<'a, K, IO> {
     /// Whether a command has ended, so that there is something to tell the size of replies by.
     has_replied: bool,
     reading: Reading,
+    patience: Patience,
+    /// Bytes read and written since the connection began.
+    received: u64,
+    sent: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +153,36 @@ impl<K, IO> Drop for Connection<'_, K, IO> {
 
 impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, IO> {
     fn poll<F, S>(
+        &mut self,
+        cx: &mut Context<'_>,
+        running: &mut FuturesUnordered<F>,
+        start: &S,
+    ) -> Poll<io::Result<()>>
+    where
+        F: Future<Output = (u64, Reply)>,
+        S: Fn(u64, Consistency, &'static Spec, Vec<Bytes>) -> F,
+    {
+        if let Poll::Ready(ended) = self.progress(cx, running, start) {
+            return Poll::Ready(ended);
+        }
+        let stall = self.stall();
+        self.patience.poll(cx, stall).map(|stall| Err(io::Error::new(io::ErrorKind::TimedOut, stall)))
+    }
+
+    /// What the client is waited for when nothing can go on, and the bytes it has moved there.
+    fn stall(&self) -> Option<(Stall, u64)> {
+        if self.session.user.is_none() {
+            return Some((Stall::Nameless, 0));
+        }
+        if self.output.bytes() > 0 {
+            return Some((Stall::Replies, self.sent));
+        }
+        let reads = self.reading == Reading::Open && self.waiting.is_none() && self.may_start();
+        let within = reads && (!self.input.is_empty() || self.parser.is_within_request());
+        within.then(|| (Stall::Request(self.first + self.replies.len() as u64), self.received))
+    }
+
+    fn progress<F, S>(
         &mut self,
         cx: &mut Context<'_>,
         running: &mut FuturesUnordered<F>,
@@ -379,6 +417,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 if bytes == room { self.read_bytes * 2 } else { self.read_bytes - self.read_bytes / 4 };
             self.read_bytes = self.read_bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX);
             self.client.active_ms.store(self.server.store.now_ms(), Relaxed);
+            self.received += bytes as u64;
             self.server.metrics.bytes_in.fetch_add(bytes as u64, Relaxed);
         } else if self.input.is_empty() && room > 4 * READ_BYTES_MIN && self.commands == 0 {
             // Thousands of idle connections shall not keep the room that a busy moment needed.
@@ -388,8 +427,9 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         read
     }
 
-    fn count_sent(&self, bytes: usize) {
+    fn count_sent(&mut self, bytes: usize) {
         if bytes > 0 {
+            self.sent += bytes as u64;
             self.server.metrics.bytes_out.fetch_add(bytes as u64, Relaxed);
         }
     }

@@ -5,7 +5,7 @@ use super::error::CommandError;
 use super::glob;
 use super::parse::integer;
 use super::reply::Reply;
-use super::store::{Found, Store};
+use super::store::{ATTEMPTS_MAX, Found, Store};
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
 use dynamo::object::{Change, Kind};
@@ -101,6 +101,34 @@ pub(super) fn draw(length: usize, count: i64) -> Vec<usize> {
     }
     places.truncate(wanted);
     places
+}
+
+/// `SPOP key [count]`: draw, and take out what was drawn if all of it is still there.
+pub(super) async fn spop<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    let count = match &arguments[2..] {
+        [] => None,
+        [count] => {
+            let count = integer(count).filter(|&count| count >= 0);
+            Some(count.ok_or(CommandError::Fixed("ERR value is out of range, must be positive"))?)
+        }
+        _ => return Err(CommandError::Syntax),
+    };
+    for _ in 0..ATTEMPTS_MAX {
+        let members = members(&store.read(&arguments[1]).await?)?;
+        let drawn: Vec<Bytes> =
+            draw(members.len(), count.unwrap_or(1)).into_iter().map(|at| members[at].clone()).collect();
+        let taken = match drawn.len() {
+            0 => 0,
+            _ => store.number(&arguments[1], Change::TakeMembers(drawn.clone())).await?,
+        };
+        if usize::try_from(taken).is_ok_and(|taken| taken == drawn.len()) {
+            return Ok(match count {
+                None => drawn.into_iter().next().map_or(Reply::Null, Reply::Bulk),
+                Some(_) => Reply::Set(drawn.into_iter().map(Reply::Bulk).collect()),
+            });
+        }
+    }
+    Err(CommandError::Contended)
 }
 
 /// `SSCAN key cursor [MATCH pattern] [COUNT count]`: everything at once, as Redis does with small sets.

@@ -6,6 +6,9 @@ use bytes::Bytes;
 use dynamo::object::{Change, Kind, Object, Outcome, Payload, Visible};
 use std::ops::Deref;
 
+/// How often a change is tried that is read, computed and written if nothing else was written meanwhile.
+pub(super) const ATTEMPTS_MAX: usize = 32;
+
 /// A store, and how one connection wants its reads and writes done.
 #[derive(Debug)]
 pub(super) struct Store<'a, K> {

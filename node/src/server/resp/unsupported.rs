@@ -20,13 +20,17 @@ struct Family {
 const MANY_KEYS: &str = "reads and writes several keys in one step; there is no place where all of them could be read \
                          and written at once";
 
+/// What a script is told.
+pub(super) const SCRIPTS: &str =
+    "runs a script; there is no single place where all its keys could be read and written at once";
+
 static FAMILIES: &[Family] = &[
     Family {
         names: "msetex msetnx rename renamenx copy smove sdiffstore sinterstore sunionstore",
         reason: MANY_KEYS,
     },
     Family {
-        names: "bitfield bitop spop pfadd pfmerge delex",
+        names: "bitfield bitop pfadd pfmerge delex",
         reason: "reads and writes in one step, and that is offered for a few commands only: \
                  see SET NX, APPEND, INCRBYFLOAT",
     },
@@ -45,22 +49,19 @@ static FAMILIES: &[Family] = &[
                 zrevrank zscan zscore zunion zunionstore geoadd geodist geohash geopos georadius georadius_ro \
                 georadiusbymember georadiusbymember_ro geosearch geosearchstore xack xackdel xadd xautoclaim \
                 xclaim xdel xdelex xgroup xinfo xlen xpending xrange xread xreadgroup xrevrange xsetid xtrim \
-                pfcount pfdebug pfselftest bitfield_ro bitpos lcs vadd vcard vdim vemb vgetattr \
+                pfcount pfdebug pfselftest bitfield_ro lcs vadd vcard vdim vemb vgetattr \
                 vinfo vlinks vrandmember vrem vsetattr vsim",
         reason: "works on a type that Annulus does not have: it has strings, counters, sets and hashes",
     },
-    Family {
-        names: "eval eval_ro evalsha evalsha_ro fcall fcall_ro function script",
-        reason: "runs a script; there is no single place where all its keys could be read and written at once",
-    },
+    Family { names: "eval eval_ro evalsha evalsha_ro fcall fcall_ro", reason: SCRIPTS },
     Family {
         names: "psubscribe publish pubsub punsubscribe spublish ssubscribe subscribe sunsubscribe unsubscribe",
         reason: "is a message and no data; Annulus stores keys and values only",
     },
     Family {
-        names: "bgrewriteaof bgsave debug dump failover lastsave migrate module monitor move object psync \
+        names: "bgrewriteaof bgsave debug dump failover migrate module monitor move psync \
                 replconf replicaof restore restore-asking save shutdown slaveof swapdb sync lolwut \
-                waitaof",
+               ",
         reason: "belongs to how a Redis server is run; Annulus is run by its operator \
                  and tells about itself in INFO, /metrics and /ui",
     },

@@ -19,7 +19,7 @@ import redis.clients.jedis.UnifiedJedis;
 import redis.clients.jedis.exceptions.JedisDataException;
 import redis.clients.jedis.params.SetParams;
 
-/** Jedis and Lettuce against a ring: one connection and the cluster client of each, then a node dies. */
+/** Jedis and Lettuce against a ring: one connection and the cluster client of each, while the ring changes and nodes die. */
 public final class Compat {
   interface Store {
     void set(String key, String value);
@@ -61,24 +61,29 @@ public final class Compat {
     System.out.println("Jedis: " + name);
   }
 
-  static void throughADeath(String name, Store store) throws Exception {
+  /** Writes number after number while the script ANNULUS_<what> runs. What was acknowledged has to be there after. */
+  static void through(String name, String what, Store store) throws Exception {
     var written = new ArrayList<Integer>();
     int failed = 0;
-    long end = System.currentTimeMillis() + 6000;
-    for (int number = 1; System.currentTimeMillis() < end; number++) {
-      if (number == 50) equal(new ProcessBuilder("sh", "-c", System.getenv("ANNULUS_KILL")).start().waitFor(), 0);
+    long began = System.currentTimeMillis(), last = began, pause = 0;
+    var script = new ProcessBuilder("sh", "-c", System.getenv("ANNULUS_" + what)).inheritIO().start();
+    for (int number = 1; script.isAlive() || System.currentTimeMillis() < began + 6000; number++) {
       try {
-        store.set(name + number, "" + number);
+        store.set(name + what + number, "" + number);
         written.add(number);
+        pause = Math.max(pause, System.currentTimeMillis() - last);
+        last = System.currentTimeMillis();
       } catch (RuntimeException error) {
         failed++;
+        System.out.println(name + " " + error);
         Thread.sleep(50);
       }
     }
+    equal(script.waitFor(), 0);
     for (int number : written) {
       for (int attempt = 0; ; attempt++) {
         try {
-          equal(store.get(name + number), "" + number);
+          equal(store.get(name + what + number), "" + number);
           break;
         } catch (RuntimeException error) {
           if (attempt > 100) throw error;
@@ -86,24 +91,27 @@ public final class Compat {
         }
       }
     }
-    if (written.size() < 60) throw new AssertionError("only " + written.size() + " written, " + failed + " failed");
-    System.out.println(name + " " + written.size() + " written through a node's death, " + failed + " failed");
+    System.out.printf("%s %s: %d written, %d failed, longest pause %.1f s%n", name, what, written.size(), failed, pause / 1e3);
+    if (written.size() < 60) throw new AssertionError("too few");
+    if (what.equals("RESIZE") && failed > 0) throw new AssertionError("failures while nobody died");
   }
 
   public static void main(String[] arguments) throws Exception {
+    String host = System.getenv("ANNULUS_HOST");
     int port = Integer.parseInt(System.getenv("ANNULUS_PORT"));
-    try (var client = new JedisPooled("127.0.0.1", port)) {
+    try (var client = new JedisPooled(host, port)) {
       jedis("jedis:", client);
     }
     var configuration = DefaultJedisClientConfig.builder().socketTimeoutMillis(2000).build();
-    try (var cluster = new JedisCluster(Set.of(new HostAndPort("127.0.0.1", port)), configuration, 20, new ConnectionPoolConfig())) {
+    try (var cluster = new JedisCluster(Set.of(new HostAndPort(host, port)), configuration, 20, new ConnectionPoolConfig())) {
       jedis("jediscluster:", cluster);
-      throughADeath("Jedis cluster:", new Store() {
+      var store = new Store() {
         public void set(String key, String value) { cluster.set(key, value); }
         public String get(String key) { return cluster.get(key); }
-      });
+      };
+      for (var what : List.of("RESIZE", "TROUBLE")) through("Jedis cluster:", what, store);
     }
-    var uri = RedisURI.builder().withHost("127.0.0.1").withPort(port).withTimeout(Duration.ofSeconds(3)).build();
+    var uri = RedisURI.builder().withHost(host).withPort(port).withTimeout(Duration.ofSeconds(3)).build();
     var client = RedisClient.create(uri);
     var sync = client.connect().sync();
     sync.del("lettuce:n", "lettuce:s", "lettuce:h", "lettuce:l");
@@ -125,10 +133,11 @@ public final class Compat {
     for (int at = 0; at < 200; at++) cluster.set("lettuce:c" + at, "" + at);
     for (int at = 0; at < 200; at++) equal(cluster.get("lettuce:c" + at), "" + at);
     System.out.println("Lettuce: cluster, reads from all nodes");
-    throughADeath("Lettuce cluster:", new Store() {
+    var store = new Store() {
       public void set(String key, String value) { cluster.set(key, value); }
       public String get(String key) { return cluster.get(key); }
-    });
+    };
+    for (var what : List.of("RESIZE", "TROUBLE")) through("Lettuce cluster:", what, store);
     System.exit(0);
   }
 }
