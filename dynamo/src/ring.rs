@@ -45,6 +45,33 @@ pub struct Quorums {
     pub sloppy: bool,
 }
 
+impl Quorums {
+    /// How many members of a list of this length a read asks, and how many a write needs.
+    ///
+    /// While n changes, some lists have the old length and some the new. Both numbers keep their distance from a
+    /// majority, and wherever r + w > n promises that a read meets the last write, they meet in the list too.
+    ///
+    /// ```
+    /// # use dynamo::ring::Quorums;
+    /// let quorums = Quorums { n: 5, r: 3, w: 3, sloppy: true };
+    /// assert_eq!(quorums.of_list(5), (3, 3));
+    /// assert_eq!(quorums.of_list(3), (2, 2));
+    /// ```
+    #[must_use]
+    pub fn of_list(&self, members: usize) -> (usize, usize) {
+        let (n, r, w) = (usize::from(self.n), usize::from(self.r), usize::from(self.w));
+        let members = members.max(1);
+        if members == n {
+            return (r, w);
+        }
+        let majority = |members: usize| members / 2 + 1;
+        let scaled = |number: usize| (majority(members) + number).saturating_sub(majority(n)).clamp(1, members);
+        let (reading, writing) = (scaled(r), scaled(w));
+        let meets = if r + w > n { members + 1 - writing } else { 1 };
+        (reading.max(meets), writing)
+    }
+}
+
 /// A physical node of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {

@@ -2,8 +2,31 @@
 
 use dynamo::preference::MemberIndex;
 use dynamo::quorum::{Outcome, Progress, ReadQuorum, WriteQuorum};
+use dynamo::ring::Quorums;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+
+/// Whatever n, r and w are: lists of n keep them, numbers are possible, a read meets a write wherever it did at n, and
+/// a change of n by two that keeps the distances from a majority changes no list's quorums.
+#[test]
+fn quorums_of_lists_of_another_length() {
+    let triples = (1..=9u8).flat_map(|n| (1..=n).flat_map(move |r| (1..=n).map(move |w| (n, r, w))));
+    for (n, r, w) in triples {
+        let quorums = Quorums { n, r, w, sloppy: true };
+        assert_eq!(quorums.of_list(usize::from(n)), (usize::from(r), usize::from(w)));
+        let raised = Quorums { n: n + 2, r: r + 1, w: w + 1, sloppy: true };
+        for members in 1..=11 {
+            let (reading, writing) = quorums.of_list(members);
+            assert!((1..=members).contains(&reading) && (1..=members).contains(&writing));
+            assert!(r + w <= n || reading + writing > members, "{quorums:?} with {members}");
+        }
+        let both = [usize::from(n), usize::from(n) + 2];
+        assert!(
+            r + w <= n
+                || both.map(|members| quorums.of_list(members)) == both.map(|members| raised.of_list(members))
+        );
+    }
+}
 
 type Lists = Vec<(Vec<MemberIndex>, usize)>;
 

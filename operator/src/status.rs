@@ -87,9 +87,9 @@ fn health(observed: &Observed, ring: Option<&Ring>) -> Health {
         .collect();
     let answering: std::collections::BTreeSet<_> =
         ring.members.iter().filter(|member| answers(member.incarnation)).map(|member| member.index).collect();
-    let needed = usize::from(ring.quorums.r.max(ring.quorums.w));
     let short = |list: &[dynamo::preference::MemberIndex]| {
-        list.iter().filter(|index| answering.contains(index)).count() < needed.min(list.len())
+        let (r, w) = ring.quorums.of_list(list.len());
+        list.iter().filter(|index| answering.contains(index)).count() < r.max(w).min(list.len())
     };
     let without_quorum = ring.partitions.iter().filter(|placement| short(&placement.preference)).count();
     Health { silent, without_quorum }

@@ -157,7 +157,7 @@ fn retired(facts: &Facts<'_>, also: &Also, waiting: &mut Waiting) -> bool {
     let knows = |index: MemberIndex| epoch_of(index).is_some_and(|epoch| epoch >= also.since);
     // One that is no more answers no reader either.
     let informed = also.list.iter().filter(|&&index| knows(index) || gone(index));
-    let r = usize::from(facts.ring.quorums.r).min(also.list.len());
+    let r = facts.ring.quorums.of_list(also.list.len()).0;
     if informed.count() < also.list.len() - r + 1 {
         waiting.unreachable += usize::from(complete);
         complete = false;

@@ -88,7 +88,7 @@ impl Coordinator {
             return None;
         }
         let replica = &self.parts.replica;
-        match replicas(installed, options).clamp(1, placement.preference.len()) {
+        match replicas(installed, &placement.preference, options).clamp(1, placement.preference.len()) {
             1 => replica.read(token, key, epoch).ok().map(Option::unwrap_or_default),
             2 => {
                 let others = placement.preference.iter().filter(|&&member| member != me);
@@ -106,12 +106,10 @@ impl Coordinator {
     /// Reads a key of which this node is the one replica to be asked. `None`: it is not, or it cannot answer.
     pub(super) fn read_here(&self, key: &Bytes, options: ReadOptions) -> Option<Object> {
         let installed = self.parts.ring.load()?;
-        if replicas(&installed, options) > 1 {
-            return None;
-        }
         let token = installed.view.token(key);
         let placement = installed.view.placement(installed.view.partition(token))?;
-        if !placement.preference.contains(&installed.me?) {
+        let preference = &placement.preference;
+        if replicas(&installed, preference, options) > 1 || !preference.contains(&installed.me?) {
             return None;
         }
         let object = self.parts.replica.read(token, key, installed.view.epoch()).ok()?;
@@ -189,7 +187,7 @@ impl<'a> Asking<'a> {
         let quorums = installed.view.ring().quorums;
         let list =
             installed.view.placement(partition).map(|placement| placement.preference.clone()).unwrap_or_default();
-        let quorum = ReadQuorum::new(&list, replicas(&installed, options));
+        let quorum = ReadQuorum::new(&list, replicas(&installed, &list, options));
         let me = installed.me;
         let up = |&member: &MemberIndex| {
             me == Some(member) || coordinator.parts.peers.by_index(member).is_some_and(|peer| peer.is_up())
@@ -384,8 +382,13 @@ impl<'a> Asking<'a> {
 }
 
 /// How many replicas a read asks.
-fn replicas(installed: &Installed, options: ReadOptions) -> usize {
-    let r = usize::from(options.replicas.unwrap_or(installed.view.ring().quorums.r));
+fn replicas(installed: &Installed, list: &[MemberIndex], options: ReadOptions) -> usize {
+    let quorums = &installed.view.ring().quorums;
+    let scaled = || match planted::is("quorums-of-another-list-length") {
+        true => usize::from(quorums.r),
+        false => quorums.of_list(list.len()).0,
+    };
+    let r = options.replicas.map_or_else(scaled, usize::from);
     if planted::is("read-quorum-of-1") { 1 } else { r }
 }
 

@@ -316,7 +316,7 @@ impl Replication {
             .collect();
         RequestError::Unavailable {
             got: self.quorum.acknowledged().len(),
-            need: usize::from(self.options.replicas.unwrap_or(self.installed.view.ring().quorums.w)),
+            need: lists(&self.installed, self.partition, self.options).iter().map(|(_, w)| *w).max().unwrap_or(1),
             missing: missing.join(", "),
         }
     }
@@ -335,10 +335,11 @@ fn arrival_of_store(member: MemberIndex, answer: Result<reply::Result, PeerError
 /// Both lists of the partition, each with the number of members that must have the write.
 fn lists(installed: &Installed, partition: u32, options: WriteOptions) -> Vec<(Vec<MemberIndex>, usize)> {
     let Some(placement) = installed.view.placement(partition) else { return Vec::new() };
-    let w = usize::from(options.replicas.unwrap_or(installed.view.ring().quorums.w));
+    let quorums = &installed.view.ring().quorums;
+    let w = |list: &[MemberIndex]| options.replicas.map_or_else(|| quorums.of_list(list.len()).1, usize::from);
     let also = placement.also.iter().filter(|_| !planted::is("second-list-ignored"));
     let also = also.map(|also| also.list.clone());
-    std::iter::once(placement.preference.clone()).chain(also).map(|list| (list, w)).collect()
+    std::iter::once(placement.preference.clone()).chain(also).map(|list| (list.clone(), w(&list))).collect()
 }
 
 fn quorum(installed: &Installed, partition: u32, options: WriteOptions) -> WriteQuorum {

@@ -66,7 +66,7 @@ pub(super) async fn hand_over(
 ) -> Result<(), HandOverError> {
     let holders = installed.view.placement(partition).map(|placement| placement.preference.clone());
     let holders = holders.unwrap_or_default();
-    let need = usize::from(installed.view.ring().quorums.w).min(holders.len());
+    let need = installed.view.ring().quorums.of_list(holders.len()).1.min(holders.len());
     let (mut confirmed, mut why) = (0, String::from("none was asked"));
     for &holder in &holders {
         if !peers.by_index(holder).is_some_and(|peer| peer.is_up()) {

@@ -181,7 +181,7 @@ impl Pulls {
     /// records the move as complete.
     async fn pull(&self, record: MoveRecord) -> Result<(), PullError> {
         let (installed, me, mut holders) = self.is_wanted(record).ok_or(PullError::Unwanted)?;
-        let w = usize::from(installed.view.ring().quorums.w).min(holders.len());
+        let w = installed.view.ring().quorums.of_list(holders.len()).1.min(holders.len());
         let need = holders.len() - w + 1;
         // Different partitions and different newcomers begin with different holders.
         let turn = (record.partition as usize + usize::from(me.0)) % holders.len().max(1);

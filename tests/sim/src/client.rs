@@ -78,7 +78,7 @@ impl Client {
         for _ in 0..20 {
             let slot = *pick(&mut self.rng, slots);
             let ask = Ask { slot, kind: Kind::Get, key: key.clone(), given: None, strict: true, over_resp: false };
-            let replicas = u32::from(self.shared.scenario.quorums.n);
+            let replicas = u32::from(self.shared.wanted.lock().quorums.n);
             let id = self.begin(&ask);
             let outcome = self.over_grpc(id, &ask, replicas).await;
             self.end(id, outcome);

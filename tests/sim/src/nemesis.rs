@@ -6,6 +6,7 @@ use crate::operator;
 use crate::scenario::{Fault, SLOTS, pick, stream};
 use crate::shared::{Phase, Shared};
 use crate::trace;
+use dynamo::ring::Quorums;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,6 +147,7 @@ impl Nemesis {
         match fault {
             Fault::ScaleOut => return self.scale_out(sim).map(|slot| (None, host::name(slot))),
             Fault::ScaleIn => return self.scale_in().map(|slot| (None, host::name(slot))),
+            Fault::Factor => return Some((None, format!("n = {}", self.change_factor()?))),
             Fault::OperatorCrash => {
                 self.stop(sim, OPERATOR)?;
                 return Some((Some(Cure::Start(OPERATOR)), String::new()));
@@ -369,13 +371,29 @@ impl Nemesis {
 
     fn scale_in(&mut self) -> Option<usize> {
         let mut wanted = self.shared.wanted.lock();
-        if wanted.slots.len() <= usize::from(self.shared.scenario.quorums.n) {
+        if wanted.slots.len() <= usize::from(wanted.quorums.n) {
             return None;
         }
         let slots: Vec<usize> = wanted.slots.iter().copied().collect();
         let slot = *pick(&mut self.rng, &slots);
         wanted.slots.remove(&slot);
         Some(slot)
+    }
+
+    /// Two replicas more of everything, with quorums as far from a majority as before; or those taken away again.
+    fn change_factor(&mut self) -> Option<u8> {
+        let mut wanted = self.shared.wanted.lock();
+        let least = self.shared.scenario.quorums;
+        if wanted.quorums == least {
+            let raised = Quorums { n: least.n + 2, r: least.r + 1, w: least.w + 1, ..least };
+            if wanted.slots.len() < usize::from(raised.n) {
+                return None;
+            }
+            wanted.quorums = raised;
+        } else {
+            wanted.quorums = least;
+        }
+        Some(wanted.quorums.n)
     }
 
     /// Takes away the pods, with their volumes, that the operator has proof for.

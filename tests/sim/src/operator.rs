@@ -197,9 +197,12 @@ async fn client(connector: &Connector, slot: usize) -> Option<ControlClient<toni
 }
 
 fn wish(shared: &Shared, members: Vec<Wanted>) -> Option<Wish> {
-    let gone = shared.wanted.lock().gone.clone();
+    let (gone, quorums) = {
+        let wanted = shared.wanted.lock();
+        (wanted.gone.clone(), wanted.quorums)
+    };
     let partitions = PartitionCount::new(shared.scenario.partitions).ok()?;
-    Some(Wish { partitions, quorums: shared.scenario.quorums, members, gone })
+    Some(Wish { partitions, quorums, members, gone })
 }
 
 fn wanted(slot: usize, incarnation: Uuid) -> Wanted {

@@ -31,6 +31,7 @@ pub const BUGS: &[Bug] = &[
     bug("strict-ignored-by-writes", STRICT),
     bug("strict-ignored-by-reads", STRICT),
     bug("read-quorum-of-1", STRICT),
+    bug("quorums-of-another-list-length", STRICT),
     bug("digest-not-compared", STRICT),
     bug("stale-epoch-accepted", STRICT),
     bug("ring-not-persisted", STRICT),

@@ -15,7 +15,7 @@ pub struct Scenario {
     pub seed: u64,
     /// Nodes that the cluster begins with.
     pub nodes: usize,
-    /// Replication factor and quorums; r + w > n always.
+    /// Replication factor and quorums at the beginning; r + w > n always. n is raised at times, and never lower.
     pub quorums: Quorums,
     /// Partitions of the ring.
     pub partitions: u32,
@@ -80,11 +80,13 @@ pub enum Fault {
     ScaleOut,
     /// A node is taken from the cluster.
     ScaleIn,
+    /// The replication factor is raised, or lowered again.
+    Factor,
     /// The operator dies and comes back.
     OperatorCrash,
 }
 
-const ALL: [(Fault, u32); 18] = [
+const ALL: [(Fault, u32); 19] = [
     (Fault::Crash, 4),
     (Fault::PowerLoss, 4),
     (Fault::Blackout, 1),
@@ -102,6 +104,7 @@ const ALL: [(Fault, u32); 18] = [
     (Fault::VolumeLoss, 1),
     (Fault::ScaleOut, 4),
     (Fault::ScaleIn, 3),
+    (Fault::Factor, 2),
     (Fault::OperatorCrash, 1),
 ];
 
@@ -148,7 +151,9 @@ fn faults(rng: &mut StdRng) -> Vec<(Fault, u32)> {
         1 => faults.retain(|_| rng.random_bool(0.3)),
         _ => {
             let other = pick(rng, &ALL).0;
-            faults.retain(|(fault, _)| matches!(fault, Fault::ScaleOut | Fault::ScaleIn) || *fault == other);
+            faults.retain(|(fault, _)| {
+                matches!(fault, Fault::ScaleOut | Fault::ScaleIn | Fault::Factor) || *fault == other
+            });
             faults.iter_mut().for_each(|(fault, weight)| *weight = if *fault == other { 6 } else { 4 });
         }
     }

@@ -9,7 +9,7 @@ use annulus_node::planted;
 use annulus_node::storage::{Change, Space};
 use bytes::Bytes;
 use dynamo::object::{Context, Dot, Object};
-use dynamo::ring::{Ring, RingView};
+use dynamo::ring::{Quorums, Ring, RingView};
 use parking_lot::Mutex;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -76,6 +76,8 @@ pub struct Wanted {
     pub gone: BTreeSet<Uuid>,
     /// Slots whose pod may be removed, on proof.
     pub removable: BTreeSet<usize>,
+    /// Replication factor and quorums.
+    pub quorums: Quorums,
 }
 
 /// Shared by all hosts of a run.
@@ -131,8 +133,12 @@ impl Shared {
     pub fn new(scenario: Scenario, talks: bool) -> Arc<Self> {
         let mut rng = stream(scenario.seed, 2);
         let slots = (0..SLOTS).map(|slot| Slot { on: slot < scenario.nodes, ..Slot::default() }).collect();
-        let wanted =
-            Wanted { slots: (0..scenario.nodes).collect(), gone: BTreeSet::new(), removable: BTreeSet::new() };
+        let wanted = Wanted {
+            slots: (0..scenario.nodes).collect(),
+            gone: BTreeSet::new(),
+            removable: BTreeSet::new(),
+            quorums: scenario.quorums,
+        };
         Arc::new(Self {
             cluster: Uuid::from_u128(rng.random()),
             trace: Trace::new(talks),
