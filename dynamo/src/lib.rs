@@ -19,4 +19,5 @@ pub mod preference;
 pub mod quorum;
 pub mod reconcile;
 pub mod ring;
+pub mod throttle;
 pub mod token;

@@ -3,7 +3,7 @@
 use crate::config::Limits;
 use crate::control::Control;
 use crate::coordinator::{self, Coordinator, Overview};
-use crate::handoff::{self, Pulls};
+use crate::handoff::{self, Foreground, Pulls};
 use crate::net::{Connector, Incoming};
 use crate::peers::{PeerService, Peers};
 use crate::repair::{Collector, Repair};
@@ -83,6 +83,8 @@ pub struct Parts {
     pub collector: Arc<Collector>,
     /// Reads for which a further replica was asked.
     pub hedged: Arc<AtomicU64>,
+    /// What this node's clients feel of what is copied.
+    pub foreground: Arc<Foreground>,
     /// When the node started.
     pub started: Instant,
 }
@@ -164,7 +166,8 @@ fn assemble(
     let parts = replica::Parts { engine, committer, overlays, ring: ring.clone(), births, wall };
     let replica = Arc::new(Replica::open(parts, limits)?);
     let peers = Peers::new(ring.clone(), replica.clone(), connector, limits.clone(), background.child_token());
-    let pulls = Pulls::open(ring.clone(), replica.clone(), peers.clone(), limits)?;
+    let foreground = Arc::new(Foreground::default());
+    let pulls = Pulls::open(ring.clone(), replica.clone(), peers.clone(), foreground.clone(), limits)?;
     let repair = Repair::new(ring.clone(), replica.clone(), peers.clone(), limits);
     let collector = Collector::new(ring.clone(), replica.clone(), peers.clone(), limits);
     Ok(Arc::new(Parts {
@@ -175,6 +178,7 @@ fn assemble(
         repair,
         collector,
         hedged: Arc::default(),
+        foreground,
         started: Instant::now(),
     }))
 }
@@ -192,6 +196,7 @@ fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) ->
         limits: limits.clone(),
         hedging: parking_lot::Mutex::new(Budget::new(HEDGED_PART_MAX, HEDGES_SAVED_MAX)),
         hedged: parts.hedged.clone(),
+        foreground: parts.foreground.clone(),
         vitals,
     })
 }
@@ -216,7 +221,7 @@ async fn serve(
     shutdown: &CancellationToken,
 ) -> Result<(), NodeError> {
     let Listeners { resp, grpc, peer, http } = listeners;
-    let metrics = server::Metrics::new(coordinator.clone());
+    let metrics = server::Metrics::new(coordinator.clone(), parts.foreground.clone());
     let clients_done = CancellationToken::new();
     let handler = Arc::new(coordinator.clone());
     let service = PeerService::new(parts.ring.clone(), parts.peers.clone(), handler);
@@ -302,6 +307,8 @@ fn overview(parts: &Parts, name: &str) -> Overview {
         siblings_refused: parts.replica.siblings_refused(),
         copying_partitions: u32::try_from(pulls.copying).unwrap_or(u32::MAX),
         moved_bytes: pulls.moved_since_start,
+        handed_out_bytes: parts.foreground.handed_out(),
+        transfer_bytes_per_second: pulls.bytes_per_second,
         repair_comparisons: repair.comparisons,
         repair_failures: repair.failed,
         repaired_here: repair.found.fetched,

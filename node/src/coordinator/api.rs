@@ -147,6 +147,10 @@ pub struct Overview {
     pub copying_partitions: u32,
     /// Bytes received by moves since the process started.
     pub moved_bytes: u64,
+    /// Bytes handed out to members that copy from here since the process started, what they never received included.
+    pub handed_out_bytes: u64,
+    /// Bytes a second that moves may bring here at present, by what clients feel of them.
+    pub transfer_bytes_per_second: f64,
     /// Comparisons with other members that this node has begun since the process started.
     pub repair_comparisons: u64,
     /// Of these, the ones that ended early.

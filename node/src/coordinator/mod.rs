@@ -15,6 +15,7 @@ mod serve;
 pub use api::{Causality, KeyValue, Overview, ReadOptions, RequestError, ScanPage, Write, WriteOptions, Written};
 
 use crate::config::Limits;
+use crate::handoff::Foreground;
 use crate::peers::Peers;
 use crate::replica::{Replica, ReplicaError};
 use crate::ring_state::{Installed, RingState};
@@ -49,6 +50,8 @@ pub struct Parts {
     pub hedging: parking_lot::Mutex<Budget>,
     /// Reads for which a further replica was asked since the node started.
     pub hedged: Arc<AtomicU64>,
+    /// What this node's clients feel of what is copied.
+    pub foreground: Arc<Foreground>,
     /// What this node says of itself besides.
     pub vitals: Arc<dyn Fn() -> Overview + Send + Sync>,
 }

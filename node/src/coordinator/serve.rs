@@ -65,7 +65,7 @@ impl RequestHandler for Coordinator {
     }
 
     fn page(&self, request: PageRequest) -> BoxFuture<'_, Result<PageReply, Status>> {
-        Box::pin(handoff::page(&self.parts.ring, &self.parts.replica, request))
+        Box::pin(handoff::page(&self.parts.ring, &self.parts.replica, &self.parts.foreground, request))
     }
 
     fn digest(&self, request: DigestRequest) -> BoxFuture<'_, Result<DigestReply, Status>> {

@@ -2,14 +2,17 @@
 
 mod compare;
 mod fetch;
+mod foreground;
 mod hand_over;
 mod hinted;
 mod leftover;
+mod pace;
 mod pull;
 mod record;
 mod serve;
 
 pub use fetch::{FetchError, fetch_digest, fetch_page};
+pub use foreground::Foreground;
 pub use hinted::deliver_hints;
 pub use leftover::drop_leftovers;
 pub(crate) use leftover::leftovers;

@@ -3,7 +3,9 @@
 
 use super::compare::{CompareError, Comparison};
 use super::fetch::{FetchError, fetch_page};
-use super::record::{self, Cursor, MoveRecord, MovedTotal};
+use super::foreground::{self, Foreground};
+use super::pace::Pace;
+use super::record::{self, Cursor, MoveRecord, MovedTotal, SEVERAL_SOURCES};
 use super::serve;
 use crate::config::Limits;
 use crate::peers::Peers;
@@ -15,16 +17,18 @@ use annulus_proto::v1::PageRequest;
 use bytes::Bytes;
 use dynamo::preference::MemberIndex;
 use dynamo::ring::Phase;
+use dynamo::throttle::PRESSURE_MAX;
 use dynamo::token::{self, Token};
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-const PAGE_BYTES: u32 = 1 << 20;
+/// Small enough that what is on its way when a node dies is little of what is moved.
+const PAGE_BYTES: u32 = 256 << 10;
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What this node copies and has copied.
@@ -33,7 +37,10 @@ pub struct Pulls {
     replica: Arc<Replica>,
     peers: Arc<Peers>,
     at_once: Arc<Semaphore>,
-    bytes_per_second_max: Option<u64>,
+    pace: Pace,
+    foreground: Arc<Foreground>,
+    /// How much the clients of each holder felt when it was last copied from.
+    busy: Mutex<BTreeMap<MemberIndex, f64>>,
     state: Mutex<State>,
 }
 
@@ -49,6 +56,8 @@ struct State {
 /// A look at the pulls, for status.
 #[derive(Clone, Debug, Default)]
 pub struct PullsView {
+    /// Bytes a second that this node copies at most, by what clients feel of it.
+    pub bytes_per_second: f64,
     /// Moves that are complete.
     pub synced: BTreeSet<MoveRecord>,
     /// Partitions being copied or waiting for their turn.
@@ -81,6 +90,7 @@ impl Pulls {
         ring: Arc<RingState>,
         replica: Arc<Replica>,
         peers: Arc<Peers>,
+        foreground: Arc<Foreground>,
         limits: &Limits,
     ) -> Result<Arc<Self>, EngineError> {
         let engine = replica.engine().as_ref();
@@ -88,7 +98,9 @@ impl Pulls {
         let state = State { synced, moved: MovedTotal::read(engine)?, ..State::default() };
         Ok(Arc::new(Self {
             at_once: Arc::new(Semaphore::new(limits.parallel_pulls_max)),
-            bytes_per_second_max: limits.transfer_bytes_per_second_max,
+            pace: Pace::new(limits.transfer_bytes_per_second_max),
+            foreground,
+            busy: Mutex::default(),
             ring,
             replica,
             peers,
@@ -101,6 +113,7 @@ impl Pulls {
     pub fn view(&self) -> PullsView {
         let state = self.state.lock();
         PullsView {
+            bytes_per_second: self.pace.rate(),
             synced: state.synced.clone(),
             copying: state.copying.len(),
             moved: state.moved,
@@ -113,6 +126,15 @@ impl Pulls {
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut epochs = self.ring.watch();
         let mut pulls = JoinSet::new();
+        let (this, that) = (self.clone(), self.clone());
+        let copying = move || !this.state.lock().copying.is_empty();
+        let watch = foreground::watch(
+            self.foreground.clone(),
+            copying,
+            move |pressure| that.pace.adjust(pressure),
+            shutdown.clone(),
+        );
+        pulls.spawn(watch);
         loop {
             self.forget_unwanted().await;
             for wanted in self.wanted() {
@@ -186,7 +208,10 @@ impl Pulls {
         // Different partitions and different newcomers begin with different holders.
         let turn = (record.partition as usize + usize::from(me.0)) % holders.len().max(1);
         holders.rotate_left(turn);
-        holders.sort_by_key(|&holder| !self.peers.by_index(holder).is_some_and(|peer| peer.is_up()));
+        holders.sort_by_key(|&holder| {
+            let up = self.peers.by_index(holder).is_some_and(|peer| peer.is_up());
+            (!up, self.is_busy(holder))
+        });
         let (mut met, mut why) = (0, String::from("none was asked"));
         for holder in holders {
             if met == need {
@@ -212,13 +237,30 @@ impl Pulls {
         self.complete(record).await
     }
 
-    /// Copies the partition page by page, from where the last attempt with this holder stopped.
-    async fn copy(&self, record: MoveRecord, installed: &Installed, holder: MemberIndex) -> Result<(), PullError> {
+    /// Whether the clients of a holder felt that it was copied from.
+    fn is_busy(&self, holder: MemberIndex) -> bool {
+        self.busy.lock().get(&holder).is_some_and(|&pressure| pressure > PRESSURE_MAX)
+    }
+
+    fn told(&self, holder: MemberIndex, pressure: f64) {
+        self.busy.lock().insert(holder, pressure);
+        self.pace.told(pressure);
+    }
+
+    /// Copies the partition page by page, from where the last attempt stopped. Was that with another holder, then this
+    /// one may have more before that place: both are compared, which costs what differs.
+    async fn copy(
+        &self,
+        record: MoveRecord,
+        installed: &Arc<Installed>,
+        holder: MemberIndex,
+    ) -> Result<(), PullError> {
         let fail = |error: CompareError| PullError::Compare { partition: record.partition, error };
         let source = installed.view.member(holder).map_or(0, |member| member.incarnation.as_u64_pair().1);
         let recorded = record.cursor(self.replica.engine().as_ref()).map_err(|error| fail(error.into()))?;
-        let resumed = recorded.filter(|cursor| cursor.source == source);
-        let mut after = resumed.map(|cursor| cursor.after).unwrap_or_default();
+        let goes_on = recorded.as_ref().is_none_or(|cursor| cursor.source == source);
+        let source = if goes_on { source } else { SEVERAL_SOURCES };
+        let mut after = recorded.map(|cursor| cursor.after).unwrap_or_default();
         let count = installed.view.count();
         // Not the ring's epoch of the moment: once the lists have changed, what is still on its way is refused, for
         // this node may be in them no more and would keep what it ought to drop.
@@ -253,12 +295,14 @@ impl Pulls {
             }
             let cursor = Cursor { source, after: after.clone() };
             self.received(record, installed, Some(&cursor), bytes, items).await.map_err(fail)?;
+            self.told(holder, f64::from(page.pressure_percent) / 100.0);
             if !page.more {
-                return Ok(());
+                break;
             }
             self.is_wanted(record).ok_or(PullError::Unwanted)?;
-            self.throttle(bytes).await;
+            self.pace.pay(bytes).await;
         }
+        if goes_on { Ok(()) } else { self.compare(record, installed, holder).await }
     }
 
     async fn compare(
@@ -343,14 +387,6 @@ impl Pulls {
     async fn record(&self, changes: Vec<Change>) -> Result<(), crate::storage::StorageError> {
         let reservation = self.replica.committer().reserve_control().await;
         self.replica.committer().submit(changes, reservation).await
-    }
-
-    async fn throttle(&self, bytes: u64) {
-        let Some(rate) = self.bytes_per_second_max.filter(|&rate| rate > 0) else { return };
-        let micros = bytes.saturating_mul(1_000_000) / rate;
-        // Each of the pulls that run at once gets its share of the rate.
-        let sharing = self.state.lock().copying.len().clamp(1, 16) as u64;
-        tokio::time::sleep(Duration::from_micros(micros.saturating_mul(sharing))).await;
     }
 }
 

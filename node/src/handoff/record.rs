@@ -20,11 +20,14 @@ pub struct MoveRecord {
 /// How far the copying of a partition is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
-    /// Low half of the incarnation that is copied from: another source starts anew.
+    /// Low half of the incarnation that everything so far was copied from, or [`SEVERAL_SOURCES`].
     pub source: u64,
     /// Storage key of the last item received.
     pub after: Bytes,
 }
+
+/// In place of a source: no one holder's items are all here, up to where the cursor is.
+pub(super) const SEVERAL_SOURCES: u64 = 0;
 
 /// Bytes and items received by the moves of one target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

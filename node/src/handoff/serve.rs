@@ -1,5 +1,6 @@
 //! What this node answers to members that copy or compare a token range.
 
+use super::foreground::Foreground;
 use crate::replica::{Replica, split_storage_key, storage_key};
 use crate::ring_state::RingState;
 use crate::storage::{ScanRange, Space};
@@ -26,7 +27,12 @@ const RING_WAIT_MAX: Duration = Duration::from_secs(2);
 /// # Errors
 /// `UNAVAILABLE` while this node is behind that epoch, `FAILED_PRECONDITION` for another cluster or another
 /// incarnation.
-pub async fn page(ring: &RingState, replica: &Replica, request: PageRequest) -> Result<PageReply, Status> {
+pub async fn page(
+    ring: &RingState,
+    replica: &Replica,
+    foreground: &Foreground,
+    request: PageRequest,
+) -> Result<PageReply, Status> {
     check(ring, &request.cluster, &request.incarnation, request.epoch).await?;
     if request.after.is_empty() {
         settle(replica).await?;
@@ -37,14 +43,18 @@ pub async fn page(ring: &RingState, replica: &Replica, request: PageRequest) -> 
     let bytes_max = request.bytes_max.clamp(1, PAGE_BYTES_MAX) as usize;
     let page = replica.engine().scan(Space::Data, &range, items_max, bytes_max).map_err(|e| internal(&e))?;
     let mut checksum = crc32fast::Hasher::new();
-    let mut items = Vec::with_capacity(page.items.len());
+    let (mut items, mut bytes) = (Vec::with_capacity(page.items.len()), 0);
     for (storage_key, object) in page.items {
         let Some((_, key)) = split_storage_key(&storage_key) else { continue };
         checksum.update(&key);
         checksum.update(&object);
+        bytes += (key.len() + object.len()) as u64;
         items.push(PageItem { key, object });
     }
-    Ok(PageReply { items, more: page.more, checksum: checksum.finalize(), epoch: ring.epoch() })
+    foreground.hand_out(bytes);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "neither negative nor large")]
+    let pressure_percent = (foreground.pressure() * 100.0) as u32;
+    Ok(PageReply { items, more: page.more, checksum: checksum.finalize(), epoch: ring.epoch(), pressure_percent })
 }
 
 /// Digests of the buckets of a token range.

@@ -4,6 +4,7 @@
 //! done for every command.
 
 use crate::coordinator::KeyValue;
+use crate::handoff::Foreground;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -29,14 +30,14 @@ pub struct Metrics {
 impl Metrics {
     /// Counters at zero, and gauges that ask the store whenever they are read.
     #[must_use]
-    pub fn new<K: KeyValue>(store: K) -> Self {
-        Self::with_registry(store, Registry::default())
+    pub fn new<K: KeyValue>(store: K, foreground: Arc<Foreground>) -> Self {
+        Self::with_registry(store, foreground, Registry::default())
     }
 
     /// As [`new`](Self::new), beside what is in the registry already.
     #[must_use]
-    pub fn with_registry<K: KeyValue>(store: K, mut registry: Registry) -> Self {
-        let front = Arc::new(FrontMetrics::new());
+    pub fn with_registry<K: KeyValue>(store: K, foreground: Arc<Foreground>, mut registry: Registry) -> Self {
+        let front = Arc::new(FrontMetrics::new(foreground));
         registry.register_collector(Box::new(front.clone()));
         registry.register_collector(Box::new(NodeGauges(store)));
         Self { registry: Arc::new(registry), front }
@@ -77,14 +78,16 @@ pub(super) struct Operation {
     name: &'static str,
     errors: AtomicU64,
     micros: AtomicU64,
+    foreground: Arc<Foreground>,
     /// One for each bound and one for what is above them all.
     buckets: [AtomicU64; BUCKET_MICROS.len() + 1],
 }
 
 impl FrontMetrics {
-    fn new() -> Self {
-        let resp = super::resp::command_names().map(Operation::new).collect();
-        let grpc = super::grpc::METHODS.iter().copied().map(Operation::new).collect();
+    fn new(foreground: Arc<Foreground>) -> Self {
+        let operation = |name| Operation::new(name, foreground.clone());
+        let resp = super::resp::command_names().map(operation).collect();
+        let grpc = super::grpc::METHODS.iter().copied().map(operation).collect();
         Self {
             resp,
             grpc,
@@ -122,9 +125,10 @@ impl FrontMetrics {
 }
 
 impl Operation {
-    fn new(name: &'static str) -> Self {
+    fn new(name: &'static str, foreground: Arc<Foreground>) -> Self {
         Self {
             name,
+            foreground,
             errors: AtomicU64::new(0),
             micros: AtomicU64::new(0),
             buckets: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -137,6 +141,7 @@ impl Operation {
         let bucket = BUCKET_MICROS.partition_point(|&bound| bound < micros);
         self.buckets[bucket].fetch_add(1, Relaxed);
         self.micros.fetch_add(micros, Relaxed);
+        self.foreground.record(micros);
         if failed {
             self.errors.fetch_add(1, Relaxed);
         }
@@ -209,6 +214,12 @@ impl<K: KeyValue> Collector for NodeGauges<K> {
             ("annulus_tombstones", "Deleted keys whose marks are still stored here", overview.dead),
             ("annulus_copying_partitions", "Partitions being copied here", overview.copying_partitions.into()),
             ("annulus_moved_bytes", "Bytes received by moves since the start", overview.moved_bytes),
+            ("annulus_handed_out_bytes", "Bytes sent to members that copy from here", overview.handed_out_bytes),
+            (
+                "annulus_transfer_bytes_per_second_max",
+                "What moves may bring here at present, by what clients feel of them",
+                rounded(overview.transfer_bytes_per_second),
+            ),
             ("annulus_unreachable_members", "Members that cannot be reached", overview.unreachable.len() as u64),
             ("annulus_disk_free_bytes", "Free bytes of the data's file system", overview.disk_bytes_free),
             ("annulus_disk_total_bytes", "All bytes of the data's file system", overview.disk_bytes_total),
@@ -252,6 +263,11 @@ impl<K: KeyValue> Collector for NodeGauges<K> {
     }
 }
 
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is neither negative nor large")]
+fn rounded(rate: f64) -> u64 {
+    rate as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,7 +275,7 @@ mod tests {
     #[test]
     fn what_is_counted_is_told() {
         let mut registry = Registry::default();
-        let metrics = Arc::new(FrontMetrics::new());
+        let metrics = Arc::new(FrontMetrics::new(Arc::default()));
         registry.register_collector(Box::new(metrics.clone()));
         let (get, _) = super::super::resp::command_names().enumerate().find(|(_, name)| *name == "get").unwrap();
         metrics.resp(get).unwrap().record(Duration::from_micros(70), false);

@@ -10,6 +10,7 @@ use annulus_proto::v1::operation_result::Result as AnyResult;
 use annulus_proto::v1::{
     BatchRequest, DeleteRequest, GetRequest, GetResponse, Operation, PutRequest, Quorum, ScanRequest,
 };
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use tonic_health::pb::health_client::HealthClient;
 async fn connect() -> (Memory, Channel, Metrics) {
     let store = Memory::new(Limits { value_bytes_max: 1000, ..Limits::default() });
     let (address, incoming) = annulus_node::net::tcp_incoming(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let metrics = Metrics::new(store.clone());
+    let metrics = Metrics::new(store.clone(), Arc::default());
     tokio::spawn(grpc::serve(incoming, store.clone(), metrics.clone(), CancellationToken::new()));
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     (store, channel, metrics)

@@ -4,6 +4,7 @@ use crate::memory::Memory;
 use annulus_node::config::Limits;
 use annulus_node::server::{Metrics, http};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,7 +25,12 @@ async fn every_page() {
     let store = Memory::new(Limits::default());
     let (address, incoming) = annulus_node::net::tcp_incoming(([127, 0, 0, 1], 0).into()).await.unwrap();
     let shutdown = CancellationToken::new();
-    let server = tokio::spawn(http::serve(incoming, store.clone(), Metrics::new(store.clone()), shutdown.clone()));
+    let server = tokio::spawn(http::serve(
+        incoming,
+        store.clone(),
+        Metrics::new(store.clone(), Arc::default()),
+        shutdown.clone(),
+    ));
     assert!(fetch(address, "/healthz").await.starts_with("HTTP/1.1 200 OK\r\n"));
     assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 200 OK\r\n"));
     let metrics = fetch(address, "/metrics").await;

@@ -254,7 +254,7 @@ pub struct Served {
 /// Serves a store on some port of the loopback address.
 pub async fn serve(store: Memory) -> Served {
     let (address, incoming) = annulus_node::net::tcp_incoming(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let metrics = Metrics::new(store.clone());
+    let metrics = Metrics::new(store.clone(), Arc::default());
     let shutdown = CancellationToken::new();
     let server = annulus_node::server::resp::serve(incoming, store.clone(), metrics.clone(), shutdown.clone());
     Served { address, store, metrics, server: tokio::spawn(server), shutdown }

@@ -15,7 +15,7 @@ use super::patience::{Patience, Stall};
 use super::reply::{Protocol, Reply};
 use super::server::Server;
 use super::store::Consistency;
-use crate::coordinator::KeyValue;
+use crate::coordinator::{KeyValue, RequestError};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -34,6 +34,10 @@ const COMMANDS_MAX: usize = 1024;
 /// What is read at once: little while the client sends little, more while it sends much. In bytes.
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
+
+/// While a command is under way its reply may be here as often as this: its own replica's and another's.
+const COPIES: usize = 2;
+const CLIENTS_FULL: &str = "other clients have yet to take their replies, and there is no memory for more";
 
 /// Serves one connection until the client or the server ends it.
 ///
@@ -87,7 +91,7 @@ struct Connection<'a, K, IO> {
     parser: RequestParser,
     session: Session,
     read_bytes: usize,
-    /// A command that waits for others to give its keys free.
+    /// A command that waits for others to give its keys free, or for room for its reply.
     waiting: Option<Parsed>,
     keys: KeysInFlight,
     /// Replies that are due, in order; the first is that of command number `first`.
@@ -235,6 +239,16 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         let mut now = None;
         while self.reading != Reading::Closed && self.may_start() {
             let Some(parsed) = self.waiting.take().or_else(|| self.parse(&mut progressed)) else { break };
+            if !self.has_room_for_reply(&parsed) {
+                if self.holds_nothing() {
+                    // Nothing of this connection could end and make room: better told than kept waiting.
+                    self.refuse(CommandError::from(RequestError::Overloaded(CLIENTS_FULL)).into());
+                    progressed = true;
+                    continue;
+                }
+                self.waiting = Some(parsed);
+                break;
+            }
             if !self.keys.begin(&parsed.touched, parsed.spec.access) {
                 self.waiting = Some(parsed);
                 break;
@@ -247,7 +261,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             if let Some(reply) = dispatch::execute_now(self.server, consistency, spec, &arguments) {
                 self.keys.end(&touched, spec.access);
                 self.account(index, since, reply.is_error());
-                self.held_bytes += reply.bytes();
+                self.hold(reply.bytes());
                 self.due(State::Ready(reply));
                 continue;
             }
@@ -346,11 +360,16 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         self.keys.end(&touched, access);
         self.commands -= 1;
         self.request_bytes -= bytes;
+        self.hold(reply_bytes);
+        self.account(index, since, failed);
+    }
+
+    /// Holds the reply of a command that reads or writes, and learns from it what others may bring.
+    fn hold(&mut self, reply_bytes: usize) {
         self.held_bytes += reply_bytes;
         self.typical_bytes = reply_bytes.max(self.typical_bytes - self.typical_bytes / 64);
         self.has_replied = true;
         self.server.memory.replied(reply_bytes);
-        self.account(index, since, failed);
     }
 
     /// Counts a command that has ended.
@@ -389,11 +408,25 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
 
     /// Bytes of replies that the client has not taken, and of those to be expected.
     fn untaken(&self) -> usize {
-        let expected = match self.has_replied {
+        self.output.bytes() + self.held_bytes + self.commands * self.expected_bytes() * COPIES
+    }
+
+    /// What a command is expected to bring.
+    fn expected_bytes(&self) -> usize {
+        match self.has_replied {
             true => self.typical_bytes,
             false => self.server.memory.expected_bytes(),
-        };
-        self.output.bytes() + self.held_bytes + self.commands * expected
+        }
+    }
+
+    /// Whether what a command will probably bring may be held besides what is held already.
+    fn has_room_for_reply(&self, parsed: &Parsed) -> bool {
+        let expected = if parsed.spec.access == Access::Write { 0 } else { self.expected_bytes() * COPIES };
+        self.server.memory.has_room(self.untaken() + self.request_bytes + expected)
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.commands == 0 && self.replies.is_empty() && self.output.bytes() == 0
     }
 
     /// Tells the server what this connection holds.

@@ -1,0 +1,146 @@
+//! What this node's clients feel of what is copied: a window of their latencies, looked at several times a second.
+
+use dynamo::throttle::Pressure;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Time between two looks.
+pub(super) const WINDOW: Duration = Duration::from_millis(250);
+/// Buckets of each doubling of the latency: neighbours are at most a fifth apart.
+const STEPS: u32 = 4;
+/// From 1 µs to more than an hour.
+const BUCKETS: usize = 32 * STEPS as usize;
+
+/// Latencies of the clients of one node.
+#[derive(Debug)]
+pub struct Foreground {
+    buckets: [AtomicU32; BUCKETS],
+    /// Bytes of pages handed out to members that copy from here, ever.
+    handed_out: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pressure: Pressure,
+    handed_out: u64,
+}
+
+impl Default for Foreground {
+    fn default() -> Self {
+        Self {
+            buckets: std::array::from_fn(|_| AtomicU32::new(0)),
+            handed_out: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
+    }
+}
+
+impl Foreground {
+    /// A client's request has taken so long.
+    pub fn record(&self, micros: u64) {
+        self.buckets[bucket(micros)].fetch_add(1, Relaxed);
+    }
+
+    /// Bytes were handed out to a member that copies from here.
+    pub fn hand_out(&self, bytes: u64) {
+        self.handed_out.fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes handed out to members that copy from here since the start.
+    #[must_use]
+    pub fn handed_out(&self) -> u64 {
+        self.handed_out.load(Relaxed)
+    }
+
+    /// How much clients feel, as of the last look.
+    #[must_use]
+    pub fn pressure(&self) -> f64 {
+        self.state.lock().pressure.get()
+    }
+
+    /// Ends a window. `copying`: whether this node copies from others.
+    pub(super) fn look(&self, copying: bool) -> f64 {
+        let counts: Vec<u64> = self.buckets.iter().map(|bucket| u64::from(bucket.swap(0, Relaxed))).collect();
+        let samples: u64 = counts.iter().sum();
+        let mut state = self.state.lock();
+        let handed_out = self.handed_out();
+        let copied_from = std::mem::replace(&mut state.handed_out, handed_out) != handed_out;
+        state.pressure.window(percentile_99(&counts, samples), samples, copying || copied_from);
+        state.pressure.get()
+    }
+}
+
+/// Looks again and again, and tells `looked`, until shutdown. `copying`: whether this node copies from others.
+pub(super) async fn watch(
+    foreground: Arc<Foreground>,
+    copying: impl Fn() -> bool,
+    looked: impl Fn(f64),
+    shutdown: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(WINDOW);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => looked(foreground.look(copying())),
+        }
+    }
+}
+
+fn bucket(micros: u64) -> usize {
+    let micros = micros.clamp(1, u64::from(u32::MAX));
+    let octave = micros.ilog2();
+    // The two bits behind the highest.
+    let step = (micros << 2 >> octave) & u64::from(STEPS - 1);
+    (octave * STEPS) as usize + usize::try_from(step).unwrap_or(0)
+}
+
+/// Lower bound of a bucket, in microseconds.
+fn lower_bound(bucket: usize) -> u64 {
+    let (octave, step) = (bucket / STEPS as usize, bucket % STEPS as usize);
+    (1 << octave) + ((step as u64) << octave >> 2)
+}
+
+fn percentile_99(counts: &[u64], samples: u64) -> Duration {
+    let mut beyond = samples / 100;
+    for (bucket, &count) in counts.iter().enumerate().rev() {
+        if count > beyond {
+            return Duration::from_micros(lower_bound(bucket));
+        }
+        beyond -= count;
+    }
+    Duration::ZERO
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_is_in_the_bucket_whose_bounds_hold_it() {
+        for micros in (1..5000).chain([u64::from(u32::MAX) - 1, u64::from(u32::MAX)]) {
+            let bucket = bucket(micros);
+            assert!(lower_bound(bucket) <= micros, "{micros}");
+            assert!(bucket + 1 == BUCKETS || micros < lower_bound(bucket + 1) || micros < 4, "{micros}");
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+        assert_eq!(bucket(0), 0);
+    }
+
+    #[test]
+    fn one_in_a_hundred_is_beyond_the_percentile() {
+        let foreground = Foreground::default();
+        (0..990).for_each(|_| foreground.record(3000));
+        (0..10).for_each(|_| foreground.record(900_000));
+        let _ = foreground.look(false);
+        (0..990).for_each(|_| foreground.record(3000));
+        (0..20).for_each(|_| foreground.record(900_000));
+        foreground.hand_out(1);
+        assert!(foreground.look(false) > 100.0, "slow requests while something is copied are pressure");
+        assert!(foreground.look(true) < 1.0, "and where nobody asks there is none");
+    }
+}
