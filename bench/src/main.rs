@@ -7,6 +7,7 @@ mod compare;
 mod engine;
 mod load;
 mod meter;
+mod moves;
 mod process;
 mod proto;
 mod report;
@@ -31,11 +32,14 @@ enum Benchmark {
     Engine(engine::Arguments),
     /// Annulus beside Redis Cluster and etcd under the same loads.
     Compare(compare::Arguments),
+    /// Changes of a ring under load: what is moved beside the least possible, how fast, and what clients notice.
+    Moves(moves::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().benchmark {
         Benchmark::Engine(arguments) => engine::run(&arguments),
+        Benchmark::Moves(arguments) => moves::run(&arguments),
         Benchmark::Compare(arguments) => {
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(compare::run(&arguments))
         }

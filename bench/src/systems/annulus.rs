@@ -43,7 +43,7 @@ impl Annulus {
         std::fs::create_dir_all(&self.directory)?;
         // What a ring before this one has said last is not this one's word.
         let _ = std::fs::remove_file(self.directory.join("status.json"));
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(node_program()?);
         command.arg("dev").arg("--dir").arg(&self.directory);
         command.args(["--nodes", &self.nodes.to_string(), "--resp-port", &self.port.to_string()]);
         command.args(["--read", &self.r.to_string(), "--write", "2", "--replication-factor", "3"]);
@@ -69,7 +69,10 @@ impl Annulus {
 }
 
 /// The node's program, built beside this one.
-fn program() -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// When it is not there.
+pub fn node_program() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("annulus-node");
     if !Path::new(&program).exists() {
         bail!("{} is missing; build it: cargo build --release -p annulus-node", program.display());

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use annulus::Annulus;
+pub use annulus::{Annulus, node_program};
 
 /// Name of Redis Cluster in tables.
 pub const REDIS: &str = "Redis Cluster";
@@ -103,11 +103,14 @@ pub fn etcd(directory: &Path) -> anyhow::Result<System> {
 }
 
 /// A process that ends with the value.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
     /// Starts a program; what it prints goes to a log beside its data.
-    fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         let log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
         let program = command.get_program().to_owned();
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -133,7 +136,10 @@ impl Drop for Process {
 }
 
 /// Tries again until it works.
-fn until_ready<T>(what: &str, mut attempt: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+///
+/// # Errors
+/// The last, when it has not worked for a minute.
+pub fn until_ready<T>(what: &str, mut attempt: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let until = Instant::now() + READY_MAX;
     loop {
         match attempt() {

@@ -14,9 +14,19 @@ pub struct Settings {
     pub cluster: Uuid,
     pub resp_port: u16,
     pub partitions: u32,
+    /// Replication factor to begin with, and the quorums that go with it.
     pub n: u8,
     pub r: u8,
     pub w: u8,
+}
+
+/// What people want of a ring, and may change while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// How many nodes.
+    pub nodes: usize,
+    /// Replication factor.
+    pub n: u8,
 }
 
 /// The supervisor's last words.
@@ -24,7 +34,7 @@ pub struct Settings {
 pub struct Status {
     pub pid: u32,
     pub settled: bool,
-    pub wish: usize,
+    pub wish: Option<Wish>,
     pub epoch: u64,
     pub partitions_left: usize,
     pub filling: usize,
@@ -120,12 +130,12 @@ impl Directory {
         Ok(Settings { resp_port: new.resp_port, r: new.r.min(kept.n), w: new.w.min(kept.n), ..kept })
     }
 
-    pub fn wish(&self) -> Option<usize> {
-        fs::read_to_string(self.root.join("wish")).ok()?.trim().parse().ok()
+    pub fn wish(&self) -> Option<Wish> {
+        serde_json::from_slice(&fs::read(self.root.join("wish.json")).ok()?).ok()
     }
 
-    pub fn set_wish(&self, nodes: usize) -> anyhow::Result<()> {
-        self.replace("wish", nodes.to_string().as_bytes())
+    pub fn set_wish(&self, wish: Wish) -> anyhow::Result<()> {
+        self.replace("wish.json", &serde_json::to_vec(&wish)?)
     }
 
     pub fn ring(&self) -> anyhow::Result<Option<Vec<u8>>> {

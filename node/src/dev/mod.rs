@@ -11,7 +11,7 @@ mod supervisor;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use files::{Directory, Settings};
+use files::{Directory, Settings, Wish};
 use std::path::PathBuf;
 
 /// Flags of `dev`.
@@ -30,6 +30,9 @@ enum Command {
     Scale {
         /// How many nodes there shall be.
         nodes: usize,
+        /// Replication factor n from now on; as before if absent.
+        #[arg(long)]
+        replication_factor: Option<u8>,
         /// Directory of the ring.
         #[arg(long)]
         dir: PathBuf,
@@ -81,7 +84,9 @@ struct Run {
 /// Runs a ring, or speaks with one that runs.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
-        Some(Command::Scale { nodes, dir, no_wait }) => report::scale(&Directory::at(dir), nodes, no_wait).await,
+        Some(Command::Scale { nodes, replication_factor, dir, no_wait }) => {
+            report::scale(&Directory::at(dir), nodes, replication_factor, no_wait).await
+        }
         Some(Command::Status { dir, json }) => report::status(&Directory::at(dir), json),
         None => supervise(arguments.run).await,
     }
@@ -102,14 +107,12 @@ async fn supervise(run: Run) -> anyhow::Result<()> {
         w: run.write.unwrap_or(majority),
     };
     let settings = directory.settings_or(settings)?;
-    let nodes = match (run.nodes, directory.wish()) {
-        (Some(nodes), _) => nodes,
-        (None, Some(nodes)) => nodes,
-        (None, None) => usize::from(n),
-    };
-    if nodes < usize::from(settings.n) {
-        bail!("{nodes} nodes cannot hold {} replicas of each item; run at least {} nodes", settings.n, settings.n);
+    let kept = directory.wish();
+    let n = kept.map_or(settings.n, |wish| wish.n);
+    let nodes = run.nodes.or(kept.map(|wish| wish.nodes)).unwrap_or(usize::from(n));
+    if nodes < usize::from(n) {
+        bail!("{nodes} nodes cannot hold {n} replicas of each item; run at least {n} nodes");
     }
-    directory.set_wish(nodes)?;
+    directory.set_wish(Wish { nodes, n })?;
     supervisor::run(directory, settings, run.parallel_moves).await
 }

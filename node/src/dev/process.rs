@@ -113,7 +113,7 @@ impl Node {
 fn worker_threads(directory: &Directory) -> usize {
     let told = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|told| told.parse().ok());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    told.unwrap_or(processors / directory.wish().unwrap_or(1).max(1)).max(1)
+    told.unwrap_or(processors / directory.wish().map_or(1, |wish| wish.nodes.max(1))).max(1)
 }
 
 /// Calls on a temporary client, boxed so that the client lives as long as the call.

@@ -1,14 +1,18 @@
 //! `dev scale` and `dev status`: telling a running ring what is wanted, and people what it does.
 
-use super::files::{Directory, Status};
+use super::files::{Directory, Status, Wish};
 use anyhow::bail;
 use std::time::Duration;
 
 /// Writes the wish and, unless told otherwise, waits until the ring has followed it.
-pub async fn scale(directory: &Directory, nodes: usize, no_wait: bool) -> anyhow::Result<()> {
-    let before = directory.status()?;
-    directory.set_wish(nodes)?;
-    println!("{} -> {nodes} nodes", before.wish);
+pub async fn scale(directory: &Directory, nodes: usize, n: Option<u8>, no_wait: bool) -> anyhow::Result<()> {
+    let Some(before) = directory.status()?.wish else { bail!("the ring has not begun yet") };
+    let wish = Wish { nodes, n: n.unwrap_or(before.n) };
+    if wish.n == 0 || nodes < usize::from(wish.n) {
+        bail!("{nodes} nodes cannot hold {} replicas of each item", wish.n);
+    }
+    directory.set_wish(wish)?;
+    println!("{} -> {nodes} nodes, n = {}", before.nodes, wish.n);
     if no_wait {
         return Ok(());
     }
@@ -16,10 +20,10 @@ pub async fn scale(directory: &Directory, nodes: usize, no_wait: bool) -> anyhow
     loop {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let status = directory.status()?;
-        if status.wish != nodes {
+        if status.wish != Some(wish) {
             waited += 1;
             if waited > 100 {
-                bail!("the ring does not follow: it still wants {} nodes; does its supervisor run?", status.wish);
+                bail!("the ring does not follow: it still wants {:?}; does its supervisor run?", status.wish);
             }
             continue;
         }

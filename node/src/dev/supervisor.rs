@@ -1,6 +1,6 @@
 //! The supervisor's loop: observe the nodes, take the next step of the moves, publish, start and stop processes.
 
-use super::files::{Directory, NodeLine, Settings, Status};
+use super::files::{Directory, NodeLine, Settings, Status, Wish as Ask};
 use super::process::Node;
 use annulus_proto::v1::NodeStatus;
 use annulus_proto::{certificate, report, uuid_from};
@@ -27,8 +27,17 @@ struct Supervisor {
     gone: BTreeSet<Uuid>,
     /// How often nodes had to be started again before all had answered once.
     early_ends: u32,
-    /// Bytes held by all replicas when the current target was set: what the minimum is reckoned from.
-    bytes_at_target: (u64, u64),
+    at_target: AtTarget,
+}
+
+/// How things were when the current target was set: what the minimum is reckoned from.
+#[derive(Clone, Copy, Default)]
+struct AtTarget {
+    since: u64,
+    /// Bytes held by all replicas.
+    bytes: u64,
+    /// How many replicas of partitions there were.
+    replicas: u64,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -41,8 +50,8 @@ pub async fn run(directory: Directory, settings: Settings, parallel_moves: usize
     };
     let pace = Pace { parallel_moves };
     let (nodes, gone) = (BTreeMap::new(), BTreeSet::new());
-    let (early_ends, bytes_at_target) = (0, (0, 0));
-    let mut supervisor = Supervisor { directory, settings, pace, nodes, ring, gone, early_ends, bytes_at_target };
+    let (early_ends, at_target) = (0, AtTarget::default());
+    let mut supervisor = Supervisor { directory, settings, pace, nodes, ring, gone, early_ends, at_target };
     let mut said_ready = false;
     let result = loop {
         match supervisor.tick().await {
@@ -70,14 +79,15 @@ pub async fn run(directory: Directory, settings: Settings, parallel_moves: usize
 impl Supervisor {
     /// One look and one step. Returns whether every wanted node serves.
     async fn tick(&mut self) -> anyhow::Result<bool> {
-        let wish = self.directory.wish().unwrap_or(usize::from(self.settings.n)).max(usize::from(self.settings.n));
-        self.start_nodes(wish)?;
+        let n = self.settings.n;
+        let wish = self.directory.wish().unwrap_or(Ask { nodes: usize::from(n), n });
+        self.start_nodes(wish.nodes)?;
         let statuses = self.observe().await;
         let waiting = self.step(wish, &statuses).await?;
-        self.stop_nodes(wish, &statuses).await?;
+        self.stop_nodes(wish.nodes, &statuses).await?;
         let status = self.status(wish, &statuses, waiting);
         let ready =
-            self.ring.is_some() && status.nodes.iter().take(wish).all(|node| node.answers && node.epoch > 0);
+            self.ring.is_some() && status.nodes.iter().take(wish.nodes).all(|node| node.answers && node.epoch > 0);
         self.directory.set_status(&status)?;
         Ok(ready)
     }
@@ -114,7 +124,7 @@ impl Supervisor {
     }
 
     /// Publishes the next ring if there is one; else says what is waited for.
-    async fn step(&mut self, wish: usize, statuses: &BTreeMap<usize, NodeStatus>) -> anyhow::Result<Vec<String>> {
+    async fn step(&mut self, wish: Ask, statuses: &BTreeMap<usize, NodeStatus>) -> anyhow::Result<Vec<String>> {
         let Some(wanted) = self.wish(wish, statuses)? else {
             return Ok(vec![String::from("nodes that have yet to answer")]);
         };
@@ -130,7 +140,13 @@ impl Supervisor {
                 match moves::advance(ring, &wanted, &reports, self.pace)? {
                     Step::Publish(next, change) => {
                         if change.retargeted {
-                            self.bytes_at_target = (ring.epoch + 1, statuses.values().map(|s| s.bytes).sum());
+                            let replicas =
+                                ring.partitions.iter().map(|placement| placement.preference.len() as u64);
+                            self.at_target = AtTarget {
+                                since: ring.epoch + 1,
+                                bytes: statuses.values().map(|status| status.bytes).sum(),
+                                replicas: replicas.sum(),
+                            };
                         }
                         *next
                     }
@@ -163,9 +179,9 @@ impl Supervisor {
     }
 
     /// Who should hold data; `None` while a node that should has never answered.
-    fn wish(&self, nodes: usize, statuses: &BTreeMap<usize, NodeStatus>) -> anyhow::Result<Option<Wish>> {
-        let mut members = Vec::with_capacity(nodes);
-        for ordinal in 0..nodes {
+    fn wish(&self, ask: Ask, statuses: &BTreeMap<usize, NodeStatus>) -> anyhow::Result<Option<Wish>> {
+        let mut members = Vec::with_capacity(ask.nodes);
+        for ordinal in 0..ask.nodes {
             let name = format!("node-{ordinal}");
             let answered = statuses.get(&ordinal).and_then(|s| uuid_from("incarnation", &s.incarnation).ok());
             let known = self.ring.iter().flat_map(|ring| &ring.members).find(|member| member.name == name);
@@ -188,12 +204,9 @@ impl Supervisor {
         });
         let gone = self.gone.iter().copied().chain(lost.map(|member| member.incarnation)).collect();
         let Settings { n, r, w, .. } = self.settings;
-        Ok(Some(Wish {
-            partitions: PartitionCount::new(self.settings.partitions)?,
-            quorums: Quorums { n, r, w, sloppy: true },
-            members,
-            gone,
-        }))
+        let (r, w) = Quorums { n, r, w, sloppy: true }.of_list(usize::from(ask.n));
+        let quorums = Quorums { n: ask.n, r: u8::try_from(r)?, w: u8::try_from(w)?, sloppy: true };
+        Ok(Some(Wish { partitions: PartitionCount::new(self.settings.partitions)?, quorums, members, gone }))
     }
 
     /// Ends nodes that are not wanted any more and have proven that nothing depends on them.
@@ -214,25 +227,24 @@ impl Supervisor {
         Ok(())
     }
 
-    fn status(&self, wish: usize, statuses: &BTreeMap<usize, NodeStatus>, waiting: Vec<String>) -> Status {
+    fn status(&self, wish: Ask, statuses: &BTreeMap<usize, NodeStatus>, waiting: Vec<String>) -> Status {
         let progress = self.ring.as_ref().map(moves::progress).unwrap_or_default();
         let target = self.ring.as_ref().and_then(|ring| ring.target.as_ref());
-        let since = target.map_or(self.bytes_at_target.0, |target| target.since);
+        let since = target.map_or(self.at_target.since, |target| target.since);
         let moved = statuses.values().filter_map(|status| status.moved.as_ref());
         let bytes_moved = moved.filter(|moved| moved.since == since).map(|moved| moved.bytes).sum();
-        let replicas = u64::from(self.settings.partitions) * u64::from(self.settings.n);
         let minimum = target.map_or(0, |target| u64::from(target.replica_moves_min));
         Status {
             pid: std::process::id(),
-            settled: self.nodes.len() == wish
-                && self.ring.as_ref().is_some_and(|ring| ring.target.is_none() && ring.members.len() == wish),
-            wish,
+            settled: self.nodes.len() == wish.nodes
+                && self.ring.as_ref().is_some_and(|ring| is_as_wished(ring, wish)),
+            wish: Some(wish),
             epoch: self.ring.as_ref().map_or(0, |ring| ring.epoch),
             partitions_left: progress.left,
             filling: progress.filling,
             retiring: progress.retiring,
             bytes_moved,
-            bytes_minimum: self.bytes_at_target.1.saturating_mul(minimum) / replicas.max(1),
+            bytes_minimum: self.at_target.bytes.saturating_mul(minimum) / self.at_target.replicas.max(1),
             waiting,
             nodes: self.nodes.values().map(|node| line(node, statuses.get(&node.ordinal))).collect(),
         }
@@ -244,6 +256,10 @@ impl Supervisor {
             println!("{}: RESP {}, gRPC {}, HTTP http://{}/ui", node.name(), ports.resp, ports.grpc, ports.http);
         }
     }
+}
+
+fn is_as_wished(ring: &Ring, wish: Ask) -> bool {
+    ring.target.is_none() && ring.members.len() == wish.nodes && ring.quorums.n == wish.n
 }
 
 fn line(node: &Node, status: Option<&NodeStatus>) -> NodeLine {

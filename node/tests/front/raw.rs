@@ -548,7 +548,8 @@ async fn what_there_is_no_memory_for_is_refused_and_those_who_read_get_everythin
     let limits = Limits { client_bytes_max: 8 << 20, ..Limits::default() };
     let (served, mut first) = connect(limits).await;
     let value = "x".repeat(1 << 20);
-    exchange(&mut first, format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1048576\r\n{value}\r\n").as_bytes(), "+OK\r\n").await;
+    exchange(&mut first, format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1048576\r\n{value}\r\n").as_bytes(), "+OK\r\n")
+        .await;
     let mut hoarders = Vec::new();
     for _ in 0..20 {
         let mut hoarder = TcpStream::connect(served.address).await.unwrap();

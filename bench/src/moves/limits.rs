@@ -1,0 +1,64 @@
+//! What this machine could do at most: bytes a second written durably to the disk, and sent over loopback.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Instant;
+
+const BLOCK_BYTES: usize = 1 << 20;
+const BLOCKS: usize = 512;
+/// Blocks between two syncs, as many bytes as a node commits at once when it has much to commit.
+const BLOCKS_A_SYNC: usize = 4;
+
+/// Bytes a second that a file takes with a sync every few mebibytes.
+pub(super) fn disk(directory: &Path) -> anyhow::Result<f64> {
+    let block = noise();
+    let path = directory.join("limit");
+    let mut file = File::create(&path)?;
+    let began = Instant::now();
+    for number in 1..=BLOCKS {
+        file.write_all(&block)?;
+        if number % BLOCKS_A_SYNC == 0 {
+            file.sync_data()?;
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    std::fs::remove_file(path)?;
+    Ok((BLOCKS * BLOCK_BYTES) as f64 / seconds)
+}
+
+/// Bytes a second that one TCP connection over loopback carries.
+pub(super) fn loopback() -> anyhow::Result<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let sender = std::thread::spawn(move || -> anyhow::Result<()> {
+        let (mut stream, _) = listener.accept()?;
+        let block = noise();
+        for _ in 0..BLOCKS * 4 {
+            stream.write_all(&block)?;
+        }
+        Ok(())
+    });
+    let mut stream = TcpStream::connect(address)?;
+    let (mut buffer, mut bytes, began) = (vec![0; BLOCK_BYTES], 0, Instant::now());
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => break,
+            read => bytes += read,
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))??;
+    Ok(bytes as f64 / seconds)
+}
+
+/// Bytes that do not compress.
+fn noise() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(BLOCK_BYTES).collect()
+}

@@ -1,0 +1,193 @@
+//! What a change of the ring costs: bytes moved beside the least possible, how fast, what clients notice, and what is
+//! sent again after a node has died.
+
+mod clients;
+mod limits;
+mod ring;
+
+use crate::load::KeySpace;
+use anyhow::{Context, ensure};
+use clients::Clients;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ring::{Change, Ring};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Port of the first node.
+const PORT: u16 = 17301;
+const MIB: f64 = (1 << 20) as f64;
+/// Values written at once while filling.
+const FILL_BATCH: usize = 128;
+
+/// Arguments of `moves`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Keys.
+    #[arg(long, default_value_t = 100_000)]
+    keys: usize,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 1000)]
+    value_bytes: usize,
+    /// Partitions of the ring.
+    #[arg(long, default_value_t = 256)]
+    partitions: u32,
+    /// Clients that read and write meanwhile.
+    #[arg(long, default_value_t = 4)]
+    clients: usize,
+    /// Seconds that clients are watched before each change.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Parts to run: changes, rate, deaths.
+    #[arg(long, value_delimiter = ',', default_values_t = ["changes", "rate", "deaths"].map(String::from))]
+    only: Vec<String>,
+}
+
+/// Runs all parts and prints what they came to.
+///
+/// # Errors
+/// When a ring does not settle, or a request failed.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let place = tempfile::tempdir().context("making a place for the data")?;
+    let keys = KeySpace::new(arguments.keys, arguments.value_bytes);
+    for part in &arguments.only {
+        let directory = place.path().join(part);
+        match part.as_str() {
+            "changes" => {
+                println!(
+                    "change         moved MiB   minimum  moved/min  seconds   MiB/s  p99 before  p99 during  failed"
+                );
+                let first: [(usize, u8); 6] = [(4, 3), (3, 3), (6, 3), (5, 3), (5, 5), (5, 3)];
+                changes(arguments, &directory, &keys, 3, &first)?;
+                changes(arguments, &directory.join("ten"), &keys, 10, &[(7, 3)])?;
+            }
+            "rate" => rate(arguments, &directory, &keys)?,
+            "deaths" => deaths(arguments, &directory, &keys)?,
+            other => anyhow::bail!("there is no part {other:?}; there are changes, rate and deaths"),
+        }
+        let _ = std::fs::remove_dir_all(directory);
+    }
+    Ok(())
+}
+
+/// One change after the other on one ring, while clients read and write.
+fn changes(
+    arguments: &Arguments,
+    directory: &Path,
+    keys: &Arc<KeySpace>,
+    nodes: usize,
+    targets: &[(usize, u8)],
+) -> anyhow::Result<()> {
+    let ring = Ring::start(directory.to_owned(), nodes, PORT, arguments.partitions)?;
+    fill(&ring, keys)?;
+    // Nodes that no change takes away.
+    let addresses: Vec<String> = ring.status()?.nodes.iter().take(3).map(|node| node.resp.clone()).collect();
+    let clients = Clients::start(&addresses, keys, arguments.clients)?;
+    let mut before = (nodes, 3);
+    for &(nodes, n) in targets {
+        clients.take()?;
+        std::thread::sleep(Duration::from_secs_f64(arguments.seconds));
+        let idle = clients.take()?;
+        ring.begin(nodes, n)?;
+        let change = ring.settle(nodes, n, |_| Ok(()))?;
+        let during = clients.take()?;
+        let name = match before {
+            (nodes_before, n_before) if n_before == n => format!("{nodes_before} -> {nodes}"),
+            (_, n_before) => format!("n {n_before} -> {n}"),
+        };
+        let Change { moved, minimum, seconds } = change;
+        println!(
+            "{name:<12} {:>11.1} {:>9.1} {:>10.3} {seconds:>8.1} {:>7.1} {:>8.2} ms {:>8.2} ms {:>7}",
+            moved as f64 / MIB,
+            minimum as f64 / MIB,
+            moved as f64 / minimum as f64,
+            moved as f64 / MIB / seconds,
+            idle.p99_ms(),
+            during.p99_ms(),
+            idle.failed + during.failed,
+        );
+        let why = idle.first_failure.or(during.first_failure).unwrap_or_default();
+        ensure!(idle.failed + during.failed == 0, "requests have failed: {why}");
+        before = (nodes, n);
+    }
+    Ok(())
+}
+
+/// How fast one joiner copies while nobody else wants anything, beside the disk and loopback.
+fn rate(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow::Result<()> {
+    let ring = Ring::start(directory.to_owned(), 3, PORT, arguments.partitions)?;
+    fill(&ring, keys)?;
+    let (disk, loopback) = (limits::disk(directory)?, limits::loopback()?);
+    ring.begin(4, 3)?;
+    // From the first byte to the last; what is decided before and after is not copying.
+    let (mut first, mut last) = (None, None);
+    ring.settle(4, 3, |status| {
+        let now = (std::time::Instant::now(), status.bytes_moved);
+        if status.bytes_moved > 0 {
+            first.get_or_insert(now);
+            if last.is_none_or(|(_, bytes)| bytes < status.bytes_moved) {
+                last = Some(now);
+            }
+        }
+        Ok(())
+    })?;
+    let ((began, bytes_began), (ended, bytes_ended)) = first.zip(last).context("nothing was moved")?;
+    let copied = (bytes_ended - bytes_began) as f64 / (ended - began).as_secs_f64().max(0.001);
+    println!("3 -> 4 without clients: {:.1} MiB/s copied between the first look and the last", copied / MIB);
+    println!("  disk, a sync every 4 MiB: {:.1} MiB/s; ratio {:.2}", disk / MIB, copied / disk);
+    println!("  loopback, one connection: {:.1} MiB/s; ratio {:.2}", loopback / MIB, copied / loopback);
+    Ok(())
+}
+
+/// What is sent again when the joiner, or a node that it copies from, dies half way.
+fn deaths(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow::Result<()> {
+    for (name, victim) in [("the joiner", 3), ("a source", 1)] {
+        let ring = Ring::start(directory.join(name.replace(' ', "-")), 3, PORT, arguments.partitions)?;
+        fill(&ring, keys)?;
+        let (mut before, mut killed) = (0, false);
+        ring.begin(4, 3)?;
+        let change = ring.settle(4, 3, |status| {
+            let half = status.nodes.iter().map(|node| node.bytes).sum::<u64>() / 8;
+            if killed || status.bytes_moved < half {
+                return Ok(());
+            }
+            let node = status.nodes.get(victim).context("no such node")?;
+            // A process that dies takes its counter along.
+            before = Ring::metric(node, "annulus_handed_out_bytes")?;
+            kill(Pid::from_raw(i32::try_from(node.pid.context("it does not run")?)?), Signal::SIGKILL)?;
+            killed = true;
+            Ok(())
+        })?;
+        ensure!(killed, "everything had moved before half of it was seen to; use more keys");
+        let sent = ring.handed_out()? + before;
+        let again = sent.saturating_sub(change.moved);
+        println!(
+            "{name} killed half way: {:.1} MiB sent, {:.1} MiB of them kept, {:.2} MiB again ({:.2} %); moved/min {:.3}",
+            sent as f64 / MIB,
+            change.moved as f64 / MIB,
+            again as f64 / MIB,
+            again as f64 * 100.0 / change.moved as f64,
+            change.moved as f64 / change.minimum as f64,
+        );
+    }
+    Ok(())
+}
+
+/// Writes every key once.
+fn fill(ring: &Ring, keys: &KeySpace) -> anyhow::Result<()> {
+    let status = ring.status()?;
+    let node = status.nodes.first().context("a ring without nodes")?;
+    let mut connection = redis::Client::open(format!("redis://{}", node.resp))?.get_connection()?;
+    let all: Vec<u32> = (0..u32::try_from(keys.count())?).collect();
+    for batch in all.chunks(FILL_BATCH) {
+        let mut pipeline = redis::pipe();
+        for &key in batch {
+            pipeline.set(KeySpace::key(key), keys.value(u64::from(key))).ignore();
+        }
+        pipeline.query::<()>(&mut connection)?;
+    }
+    // What is counted lags behind what is written by a look of the supervisor.
+    std::thread::sleep(Duration::from_secs(1));
+    Ok(())
+}
