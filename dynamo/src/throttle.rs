@@ -56,13 +56,15 @@ pub struct Throttle {
 }
 
 /// Rate that a node begins with, in bytes a second.
-const FIRST: f64 = (64 << 20) as f64;
+const FIRST: f64 = (8 << 20) as f64;
 /// Each window without pressure adds this much.
-const ADDED: f64 = (8 << 20) as f64;
+const ADDED: f64 = (2 << 20) as f64;
+/// Each window without clients multiplies by this: the first window of a client finds the rate back soon enough.
+const NOBODY: f64 = 4.0;
 /// Each window with pressure leaves this part.
-const LEFT: f64 = 0.7;
+const LEFT: f64 = 0.6;
 /// However much clients feel, copying goes on at this rate: a move that never ends protects nobody.
-const LEAST: f64 = (4 << 20) as f64;
+const LEAST: f64 = (1 << 20) as f64;
 /// No disk or network that this is for is faster.
 const MOST: f64 = (4_u64 << 30) as f64;
 
@@ -79,8 +81,7 @@ impl Throttle {
     pub fn adjust(&mut self, pressure: f64) {
         let rate = match pressure {
             pressure if pressure > PRESSURE_MAX => self.rate * LEFT,
-            // Nobody there: up as fast as it was taken down.
-            0.0 => self.rate / LEFT,
+            0.0 => self.rate * NOBODY,
             _ => self.rate + ADDED,
         };
         self.rate = rate.clamp(self.least, self.most);

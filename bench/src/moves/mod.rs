@@ -89,8 +89,8 @@ fn changes(
         clients.take()?;
         std::thread::sleep(Duration::from_secs_f64(arguments.seconds));
         let idle = clients.take()?;
-        ring.begin(nodes, n)?;
-        let change = ring.settle(nodes, n, |_| Ok(()))?;
+        let epoch = ring.begin(nodes, n)?;
+        let change = ring.settle(nodes, n, epoch, |_| Ok(()))?;
         let during = clients.take()?;
         let name = match before {
             (nodes_before, n_before) if n_before == n => format!("{nodes_before} -> {nodes}"),
@@ -101,7 +101,7 @@ fn changes(
             "{name:<12} {:>11.1} {:>9.1} {:>10.3} {seconds:>8.1} {:>7.1} {:>8.2} ms {:>8.2} ms {:>7}",
             moved as f64 / MIB,
             minimum as f64 / MIB,
-            moved as f64 / minimum as f64,
+            if moved == 0 { 1.0 } else { moved as f64 / minimum as f64 },
             moved as f64 / MIB / seconds,
             idle.p99_ms(),
             during.p99_ms(),
@@ -119,10 +119,10 @@ fn rate(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow
     let ring = Ring::start(directory.to_owned(), 3, PORT, arguments.partitions)?;
     fill(&ring, keys)?;
     let (disk, loopback) = (limits::disk(directory)?, limits::loopback()?);
-    ring.begin(4, 3)?;
+    let epoch = ring.begin(4, 3)?;
     // From the first byte to the last; what is decided before and after is not copying.
     let (mut first, mut last) = (None, None);
-    ring.settle(4, 3, |status| {
+    ring.settle(4, 3, epoch, |status| {
         let now = (std::time::Instant::now(), status.bytes_moved);
         if status.bytes_moved > 0 {
             first.get_or_insert(now);
@@ -146,8 +146,8 @@ fn deaths(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyh
         let ring = Ring::start(directory.join(name.replace(' ', "-")), 3, PORT, arguments.partitions)?;
         fill(&ring, keys)?;
         let (mut before, mut killed) = (0, false);
-        ring.begin(4, 3)?;
-        let change = ring.settle(4, 3, |status| {
+        let epoch = ring.begin(4, 3)?;
+        let change = ring.settle(4, 3, epoch, |status| {
             let half = status.nodes.iter().map(|node| node.bytes).sum::<u64>() / 8;
             if killed || status.bytes_moved < half {
                 return Ok(());

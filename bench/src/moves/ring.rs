@@ -22,6 +22,7 @@ pub(super) struct Ring {
 pub(super) struct Status {
     settled: bool,
     wish: Option<Wish>,
+    epoch: u64,
     pub(super) bytes_moved: u64,
     bytes_minimum: u64,
     pub(super) nodes: Vec<NodeLine>,
@@ -76,13 +77,14 @@ impl Ring {
         Ok(serde_json::from_slice(&std::fs::read(self.directory.join("status.json"))?)?)
     }
 
-    /// Asks for so many nodes and replicas.
-    pub(super) fn begin(&self, nodes: usize, n: u8) -> anyhow::Result<()> {
+    /// Asks for so many nodes and replicas; returns the epoch before.
+    pub(super) fn begin(&self, nodes: usize, n: u8) -> anyhow::Result<u64> {
+        let epoch = self.status()?.epoch;
         let mut command = Command::new(node_program()?);
         command.args(["dev", "scale", &nodes.to_string(), "--replication-factor", &n.to_string(), "--no-wait"]);
         let output = command.arg("--dir").arg(&self.directory).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+        Ok(epoch)
     }
 
     /// Waits until the ring is as asked; `look` sees every status meanwhile.
@@ -90,6 +92,7 @@ impl Ring {
         &self,
         nodes: usize,
         n: u8,
+        epoch_before: u64,
         mut look: impl FnMut(&Status) -> anyhow::Result<()>,
     ) -> anyhow::Result<Change> {
         let began = Instant::now();
@@ -100,7 +103,7 @@ impl Ring {
                 look(&status)?;
                 moved = status.bytes_moved.max(moved);
                 minimum = status.bytes_minimum.max(minimum);
-                if status.settled && minimum > 0 {
+                if status.settled && status.epoch > epoch_before {
                     return Ok(Change { moved, minimum, seconds: began.elapsed().as_secs_f64() });
                 }
             }
@@ -121,6 +124,8 @@ impl Ring {
 
     /// Bytes that all nodes have handed out to others since they started.
     pub(super) fn handed_out(&self) -> anyhow::Result<u64> {
-        self.status()?.nodes.iter().map(|node| Self::metric(node, "annulus_handed_out_bytes")).sum()
+        let nodes = self.status()?.nodes;
+        let one = |node: &NodeLine| until_ready("a node", || Self::metric(node, "annulus_handed_out_bytes"));
+        nodes.iter().map(one).sum()
     }
 }

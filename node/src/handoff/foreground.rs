@@ -78,7 +78,7 @@ impl Foreground {
 pub(super) async fn watch(
     foreground: Arc<Foreground>,
     copying: impl Fn() -> bool,
-    looked: impl Fn(f64),
+    looked: impl Fn(f64, bool),
     shutdown: CancellationToken,
 ) {
     let mut ticks = tokio::time::interval(WINDOW);
@@ -86,7 +86,10 @@ pub(super) async fn watch(
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = ticks.tick() => looked(foreground.look(copying())),
+            _ = ticks.tick() => {
+                let copying = copying();
+                looked(foreground.look(copying), copying);
+            }
         }
     }
 }

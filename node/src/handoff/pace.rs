@@ -10,6 +10,7 @@ const TOLD_LATELY: Duration = Duration::from_secs(1);
 
 /// Shared by the pulls of a node.
 pub(super) struct Pace {
+    bytes_per_second_max: Option<u64>,
     state: Mutex<State>,
 }
 
@@ -25,6 +26,7 @@ impl Pace {
     pub(super) fn new(bytes_per_second_max: Option<u64>) -> Self {
         let now = Instant::now();
         Self {
+            bytes_per_second_max,
             state: Mutex::new(State {
                 throttle: Throttle::new(bytes_per_second_max),
                 next: now,
@@ -42,9 +44,14 @@ impl Pace {
         }
     }
 
-    /// A window is over in which this node's own clients felt so much.
-    pub(super) fn adjust(&self, own: f64) {
+    /// A window is over in which this node's own clients felt so much. `copying`: whether it copies; if not, the next
+    /// time begins anew.
+    pub(super) fn adjust(&self, own: f64, copying: bool) {
         let mut state = self.state.lock();
+        if !copying {
+            state.throttle = Throttle::new(self.bytes_per_second_max);
+            return;
+        }
         let told = if state.told.1.elapsed() <= TOLD_LATELY { state.told.0 } else { 0.0 };
         state.throttle.adjust(own.max(told));
     }

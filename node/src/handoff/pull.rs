@@ -131,7 +131,7 @@ impl Pulls {
         let watch = foreground::watch(
             self.foreground.clone(),
             copying,
-            move |pressure| that.pace.adjust(pressure),
+            move |pressure, copying| that.pace.adjust(pressure, copying),
             shutdown.clone(),
         );
         pulls.spawn(watch);

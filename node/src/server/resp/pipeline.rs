@@ -108,7 +108,7 @@ struct Connection<'a, K, IO> {
     output: Output,
     /// What the server has been told that this connection holds.
     counted_bytes: usize,
-    /// Whether a command has ended, so that there is something to tell the size of replies by.
+    /// Whether anything was read, so that there is something to tell the size of replies by.
     has_replied: bool,
     reading: Reading,
     patience: Patience,
@@ -261,7 +261,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             if let Some(reply) = dispatch::execute_now(self.server, consistency, spec, &arguments) {
                 self.keys.end(&touched, spec.access);
                 self.account(index, since, reply.is_error());
-                self.hold(reply.bytes());
+                self.hold(reply.bytes(), spec.access);
                 self.due(State::Ready(reply));
                 continue;
             }
@@ -360,13 +360,16 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         self.keys.end(&touched, access);
         self.commands -= 1;
         self.request_bytes -= bytes;
-        self.hold(reply_bytes);
+        self.hold(reply_bytes, access);
         self.account(index, since, failed);
     }
 
-    /// Holds the reply of a command that reads or writes, and learns from it what others may bring.
-    fn hold(&mut self, reply_bytes: usize) {
+    /// Holds the reply of a command that reads or writes, and learns from what is read what others may bring.
+    fn hold(&mut self, reply_bytes: usize, access: Access) {
         self.held_bytes += reply_bytes;
+        if access == Access::Write {
+            return;
+        }
         self.typical_bytes = reply_bytes.max(self.typical_bytes - self.typical_bytes / 64);
         self.has_replied = true;
         self.server.memory.replied(reply_bytes);
