@@ -1,9 +1,10 @@
 //! Reading a cluster's resource and ring document.
 
+use crate::explain::Told;
 use anyhow::Context;
 use dynamo::ring::{Ring, from_json};
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Client, Config};
 
 /// Where clusters are read from.
@@ -26,6 +27,28 @@ impl Source {
         let resource = ApiResource::from_gvk(&kind);
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
         api.get(name).await.with_context(|| format!("reading kvc/{name} in namespace {}", self.namespace))
+    }
+
+    /// What was told about the resource, oldest first.
+    pub async fn told(&self, name: &str) -> anyhow::Result<Vec<Told>> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let fields = format!("involvedObject.kind=KeyValueCluster,involvedObject.name={name}");
+        let events = api.list(&ListParams::default().fields(&fields)).await.context("reading events")?;
+        let mut told: Vec<Told> = events
+            .into_iter()
+            .map(|event| {
+                let last = event.series.and_then(|series| series.last_observed_time).or(event.event_time);
+                let at = last.map(|time| time.0.to_string());
+                Told {
+                    at: at.or(event.last_timestamp.map(|time| time.0.to_string())).unwrap_or_default(),
+                    kind: event.type_.unwrap_or_default(),
+                    reason: event.reason.unwrap_or_default(),
+                    message: event.message.unwrap_or_default(),
+                }
+            })
+            .collect();
+        told.sort_by(|one, other| one.at.cmp(&other.at));
+        Ok(told)
     }
 
     /// The published ring document.

@@ -4,10 +4,12 @@
 //! API server, with the caller's own rights.
 
 mod cluster;
+mod explain;
 mod show;
 
 use clap::{Parser, Subcommand};
 use cluster::Source;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 /// Shows Annulus clusters.
@@ -41,6 +43,11 @@ enum Command {
         /// Name of the KeyValueCluster.
         name: String,
     },
+    /// What the cluster is doing and why: what is wanted, what is, what each step waits for, what happened lately.
+    Explain {
+        /// Name of the KeyValueCluster.
+        name: String,
+    },
     /// Where a key lives: its slot, partition, preference list and fallbacks.
     Where {
         /// Name of the KeyValueCluster.
@@ -59,9 +66,16 @@ async fn main() -> anyhow::Result<()> {
             Command::Status { name } => show::status(&source.resource(name).await?),
             Command::Ring { name } => show::ring(&source.ring(name).await?),
             Command::Moves { name } => show::moves(&source.ring(name).await?),
+            Command::Explain { name } => {
+                let (resource, told) = (source.resource(name).await?, source.told(name).await?);
+                // There may be none yet; that is among what is explained.
+                explain::explain(&resource, source.ring(name).await.ok().as_ref(), &told)
+            }
             Command::Where { name, key } => show::whereabouts(source.ring(name).await?, key)?,
         };
-        println!("{text}");
+        // What was shown before is shown over, but only to people: a file is to have it all.
+        let over = if arguments.watch && std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+        println!("{over}{text}");
         if !arguments.watch {
             return Ok(());
         }
