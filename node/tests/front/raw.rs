@@ -545,7 +545,7 @@ async fn everything_is_deleted_only_where_that_is_allowed() {
 
 #[tokio::test]
 async fn what_there_is_no_memory_for_is_refused_and_those_who_read_get_everything() {
-    let limits = Limits { client_bytes_max: 8 << 20, ..Limits::default() };
+    let limits = Limits { client_bytes_max: 2 << 20, ..Limits::default() };
     let (served, mut first) = connect(limits).await;
     let value = "x".repeat(1 << 20);
     exchange(&mut first, format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1048576\r\n{value}\r\n").as_bytes(), "+OK\r\n")
@@ -557,20 +557,9 @@ async fn what_there_is_no_memory_for_is_refused_and_those_who_read_get_everythin
         hoarders.push(hoarder);
     }
     // They fill their socket buffers, and then the memory there is for them.
-    let mut refused = false;
-    for _ in 0..100 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let mut newcomer = TcpStream::connect(served.address).await.unwrap();
-        newcomer.write_all(b"GET a\r\n").await.unwrap();
-        let mut start = [0; 11];
-        newcomer.read_exact(&mut start).await.unwrap();
-        refused = start.starts_with(b"-OVERLOADED");
-        if refused {
-            break;
-        }
-    }
-    assert!(refused, "a reply that there is no memory for");
+    tokio::time::sleep(Duration::from_millis(500)).await;
     exchange(&mut first, b"PING\r\n", "+PONG\r\n").await;
+    let mut refused = 0;
     for mut hoarder in hoarders {
         let mut all = Vec::new();
         hoarder.write_all(b"QUIT\r\n").await.unwrap();
@@ -578,6 +567,8 @@ async fn what_there_is_no_memory_for_is_refused_and_those_who_read_get_everythin
         let text = String::from_utf8(all).unwrap();
         let (values, refusals) = (text.matches("$1048576\r\n").count(), text.matches("-OVERLOADED").count());
         assert!(values + refusals == 50 && text.ends_with("+OK\r\n"), "{values} values, {refusals} refusals");
+        refused += refusals;
     }
+    assert!((1..1000).contains(&refused), "{refused}");
     exchange(&mut first, b"STRLEN a\r\n", ":1048576\r\n").await;
 }

@@ -43,6 +43,12 @@ impl Memory {
         held_bytes <= LEAST_BYTES.max(free / PART)
     }
 
+    /// Whether a connection that holds nothing may take on this much. However large it is, it may where little is held.
+    pub(super) fn has_room_for_one(&self, bytes: usize) -> bool {
+        let held = self.held_bytes.load(Relaxed);
+        bytes <= LEAST_BYTES || held + bytes <= self.bytes_max || held <= self.bytes_max / 2
+    }
+
     /// Takes the size of a reply into account.
     pub(super) fn replied(&self, bytes: usize) {
         let typical = self.typical_bytes.load(Relaxed);
@@ -85,8 +91,10 @@ mod tests {
         }
         assert!(memory.held_bytes() <= 512 << 20, "{}", memory.held_bytes());
         assert!(memory.has_room(0), "a newcomer is served");
+        assert!(memory.has_room_for_one(100) && !memory.has_room_for_one(64 << 20));
         assert!(held.iter().max().unwrap() - held.iter().min().unwrap() <= 128 << 10, "all the same");
         held.into_iter().for_each(|bytes| memory.change(bytes, 0));
         assert_eq!(memory.held_bytes(), 0);
+        assert!(memory.has_room_for_one(1 << 30), "one may have what is never more than it asks for");
     }
 }

@@ -62,6 +62,7 @@ where
         replies: VecDeque::new(),
         first: 0,
         commands: 0,
+        reads: 0,
         request_bytes: 0,
         held_bytes: 0,
         typical_bytes: 0,
@@ -99,6 +100,8 @@ struct Connection<'a, K, IO> {
     first: u64,
     /// Commands under way.
     commands: usize,
+    /// Those of them that do not write.
+    reads: usize,
     /// Bytes of their requests.
     request_bytes: usize,
     /// Bytes of replies that are ready and not yet their turn.
@@ -214,6 +217,10 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             if (progressed || was_full) && self.may_start() && self.reading != Reading::Closed {
                 continue;
             }
+            if self.waiting.is_some() && self.holds_nothing() {
+                // It waited for room, and nothing else would wake it.
+                continue;
+            }
             if self.reading != Reading::Open {
                 let done = drained && self.replies.is_empty() && self.waiting.is_none();
                 return if done { Poll::Ready(Ok(())) } else { Poll::Pending };
@@ -266,6 +273,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 continue;
             }
             self.commands += 1;
+            self.reads += usize::from(spec.access != Access::Write);
             self.request_bytes += bytes;
             self.due(State::Running { index, access: spec.access, touched, bytes, since });
             running.push(start(number, consistency, spec, arguments));
@@ -359,6 +367,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         };
         self.keys.end(&touched, access);
         self.commands -= 1;
+        self.reads -= usize::from(access != Access::Write);
         self.request_bytes -= bytes;
         self.hold(reply_bytes, access);
         self.account(index, since, failed);
@@ -411,7 +420,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
 
     /// Bytes of replies that the client has not taken, and of those to be expected.
     fn untaken(&self) -> usize {
-        self.output.bytes() + self.held_bytes + self.commands * self.expected_bytes() * COPIES
+        self.output.bytes() + self.held_bytes + self.reads * self.expected_bytes() * COPIES
     }
 
     /// What a command is expected to bring.
@@ -424,8 +433,14 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
 
     /// Whether what a command will probably bring may be held besides what is held already.
     fn has_room_for_reply(&self, parsed: &Parsed) -> bool {
-        let expected = if parsed.spec.access == Access::Write { 0 } else { self.expected_bytes() * COPIES };
-        self.server.memory.has_room(self.untaken() + self.request_bytes + expected)
+        if parsed.spec.access == Access::Write {
+            return true;
+        }
+        let expected = self.expected_bytes() * COPIES;
+        match self.holds_nothing() {
+            true => self.server.memory.has_room_for_one(expected),
+            false => self.server.memory.has_room(self.untaken() + self.request_bytes + expected),
+        }
     }
 
     fn holds_nothing(&self) -> bool {
