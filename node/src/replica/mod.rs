@@ -235,6 +235,15 @@ impl Replica {
         Ok(self.objects.read(&storage_key(token, key))?)
     }
 
+    /// The hash alone.
+    ///
+    /// # Errors
+    /// Those of [`Replica::read`].
+    pub fn read_hash(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<u64>, ReplicaError> {
+        self.admit(token, epoch)?;
+        Ok(self.objects.hash(&storage_key(token, key))?)
+    }
+
     /// Merges another replica's object into what is here. `None`: there was nothing new in it.
     ///
     /// # Errors
@@ -316,7 +325,34 @@ impl Replica {
         write: Write,
         epoch: u64,
     ) -> Result<Coordinated, ReplicaError> {
-        let reservation = self.committer.reserve(key.len() + payload_len(&write) + 128).await?;
+        let reservation = self.committer.reserve(write_bytes(key, &write)).await?;
+        self.coordinate_reserved(token, key, write, epoch, reservation)
+    }
+
+    /// As [`Replica::coordinate`], without waiting for room in the commit queue.
+    ///
+    /// # Errors
+    /// [`StorageError::Overloaded`] when there is no room now, and those of [`Replica::coordinate`]; nothing was
+    /// stored.
+    pub fn try_coordinate(
+        &self,
+        token: Token,
+        key: &[u8],
+        write: Write,
+        epoch: u64,
+    ) -> Result<Coordinated, ReplicaError> {
+        let reservation = self.committer.try_reserve(write_bytes(key, &write))?;
+        self.coordinate_reserved(token, key, write, epoch, reservation)
+    }
+
+    fn coordinate_reserved(
+        &self,
+        token: Token,
+        key: &[u8],
+        write: Write,
+        epoch: u64,
+        reservation: Reservation,
+    ) -> Result<Coordinated, ReplicaError> {
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
             self.admit(token, epoch)?;
             let current_len = current.as_ref().map_or(0, Bytes::len);
@@ -600,9 +636,11 @@ pub fn split_storage_key(bytes: &Bytes) -> Option<(Token, Bytes)> {
     Some((Token(u64::from_be_bytes(*token)), bytes.slice(8..)))
 }
 
-fn payload_len(write: &Write) -> usize {
-    match &write.payload {
+/// What a write takes in the commit queue, about.
+fn write_bytes(key: &[u8], write: &Write) -> usize {
+    let payload = match &write.payload {
         dynamo::object::Payload::Bytes(bytes) => bytes.len(),
         dynamo::object::Payload::Tombstone => 0,
-    }
+    };
+    key.len() + payload + 128
 }
