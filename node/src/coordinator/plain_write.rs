@@ -21,6 +21,9 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use tokio::time::Instant;
 
+/// The other replicas of a key.
+type Holders = Vec<(MemberIndex, Arc<Peer>)>;
+
 /// A write under way, and what is known of its copies.
 struct PlainWrite {
     coordinator: Coordinator,
@@ -114,7 +117,7 @@ impl Coordinator {
         installed: &Installed,
         token: dynamo::token::Token,
         options: WriteOptions,
-    ) -> Option<(usize, Vec<(MemberIndex, Arc<Peer>)>)> {
+    ) -> Option<(usize, Holders)> {
         let placement = installed.view.placement(installed.view.partition(token))?;
         let me = installed.me?;
         let list = &placement.preference;
@@ -127,14 +130,14 @@ impl Coordinator {
             let peer = self.parts.peers.by_index(member).filter(|peer| peer.is_up())?;
             Some((member, peer))
         };
-        let peers: Vec<_> = others.map(up).collect::<Option<_>>()?;
+        let peers: Holders = others.map(up).collect::<Option<_>>()?;
         let w = usize::from(options.replicas.unwrap_or(installed.view.ring().quorums.w));
         Some((w.clamp(1, peers.len() + 1), peers))
     }
 }
 
 impl PlainWrite {
-    fn send(self: &Arc<Self>, peers: Vec<(MemberIndex, Arc<Peer>)>) {
+    fn send(self: &Arc<Self>, peers: Holders) {
         self.state.lock().answers = peers.iter().map(|(member, _)| (*member, None)).collect();
         let epoch = self.installed.view.epoch();
         for (member, peer) in peers {

@@ -6,11 +6,12 @@
 mod counters;
 mod grace;
 mod hints;
+mod kept;
 mod leaves;
 mod objects;
 mod recount;
 
-pub use counters::{Counters, Sum, Weight};
+pub use counters::{Counters, Look, Sum, Weight};
 pub use grace::{Grace, InFlight};
 pub use hints::{HeldHint, Hints};
 pub use leaves::Leaves;
@@ -134,14 +135,17 @@ pub struct Overlays {
 }
 
 impl Replica {
-    /// Puts a replica store together and counts what it holds.
+    /// Puts a replica store together and counts what it holds, unless the counts were [kept](Replica::keep_counts).
     ///
     /// # Errors
     /// When the engine cannot be read.
     pub fn open(parts: Parts, limits: &Limits) -> Result<Self, EngineError> {
         let Parts { engine, committer, overlays, ring, births, wall } = parts;
         let hints = Hints::open(engine.clone(), committer.clone(), overlays.hints.clone(), limits)?;
-        let (counters, leaves) = recount::count(engine.as_ref())?;
+        let (counters, leaves) = match kept::take(engine.as_ref())? {
+            Some(kept) => kept,
+            None => recount::count(engine.as_ref())?,
+        };
         let (counters, leaves) = (Arc::new(counters), Arc::new(leaves));
         recount::correct_after_failures(&overlays.data, &engine, &counters, &leaves);
         let floor = births.next();
@@ -168,6 +172,15 @@ impl Replica {
             collection_bytes_max: limits.collection_bytes_max,
             overlay: overlays.data,
         })
+    }
+
+    /// Keeps the counts for the next start. To be called once the committer is closed and nothing else writes. Returns
+    /// whether they were kept; if not, they are made anew.
+    ///
+    /// # Errors
+    /// When the engine fails; then nothing is kept.
+    pub fn keep_counts(&self) -> Result<bool, EngineError> {
+        kept::keep(self.engine.as_ref(), &self.overlay, &self.counters, &self.leaves)
     }
 
     /// The engine, for scans.

@@ -175,6 +175,12 @@ impl Overlay {
         self.failed_commits.load(Ordering::Acquire)
     }
 
+    /// Whether any change is neither committed nor taken back.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        self.shards.iter().any(|shard| !shard.lock().pending.is_empty())
+    }
+
     /// Returns when every change that was being computed at the time of the call is in the queue.
     pub fn pass_through(&self) {
         for shard in &self.shards {
