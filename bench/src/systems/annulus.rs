@@ -72,7 +72,7 @@ impl Annulus {
 fn program() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("annulus-node");
     if !Path::new(&program).exists() {
-        bail!("{} is missing; build it: cargo build --release -p annulus-node", program.display());
+        bail!("{} is missing; build it: cargo build --profile fast -p annulus-node", program.display());
     }
     Ok(program)
 }
