@@ -88,10 +88,10 @@ crds: ## Write the CRDs anew from the operator's types
 .PHONY: bench
 bench: ## Figures beside Redis Cluster, etcd and the limits of this machine, all in one run
 	bench/tools.sh
-	cargo build --release --locked -p annulus-node -p annulus-bench
+	cargo build --profile fast --locked -p annulus-node -p annulus-bench
 	cargo run --release --locked -q -p dynamo --example claim
-	'$(CARGO_TARGET_DIR)/release/annulus-bench' engine
-	'$(CARGO_TARGET_DIR)/release/annulus-bench' compare --svg docs/performance.svg
+	'$(CARGO_TARGET_DIR)/fast/annulus-bench' engine
+	'$(CARGO_TARGET_DIR)/fast/annulus-bench' compare --svg docs/performance.svg
 
 .PHONY: bench-short
 bench-short: ## The same for a moment each, with the programs that the tests use: that it works, not how fast

@@ -34,10 +34,20 @@ fn main() -> anyhow::Result<()> {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let runtime = runtime().context("starting the runtime")?;
     match arguments.command {
         Command::Serve(arguments) => runtime.block_on(serve::run(*arguments)),
         Command::Dev(arguments) => runtime.block_on(dev::run(arguments)),
     }
+}
+
+/// As many threads as there are processors, or as `TOKIO_WORKER_THREADS` says. A single one needs no scheduler that moves
+/// tasks between threads.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let told = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|told| told.parse().ok());
+    let threads = told.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    if threads == 1 {
+        return tokio::runtime::Builder::new_current_thread().enable_all().build();
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

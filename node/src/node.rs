@@ -148,8 +148,11 @@ pub async fn run(
     let tasks = start_background(&parts, &background);
     let served = serve(&parts, &coordinator, listeners, &shutdown).await;
     background.cancel();
-    drain(tasks).await;
+    let drained = drain(tasks).await;
     committer.close().await;
+    if drained && served.is_ok() {
+        keep_counts(&parts);
+    }
     served
 }
 
@@ -271,9 +274,21 @@ async fn broken(parts: &Parts) {
     }
 }
 
-async fn drain(mut tasks: JoinSet<()>) {
+/// Waits for tasks to end, for a while. Returns whether all have.
+async fn drain(mut tasks: JoinSet<()>) -> bool {
     let all = async { while tasks.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(Duration::from_secs(5), all).await;
+    tokio::time::timeout(Duration::from_secs(5), all).await.is_ok()
+}
+
+/// With them the next start need not count what is here, which takes the longer the more that is.
+fn keep_counts(parts: &Parts) {
+    match parts.replica.keep_counts() {
+        Ok(true) => {}
+        Ok(false) => {
+            tracing::info!("the counts are not kept, since a write came to nothing; the next start makes them")
+        }
+        Err(error) => tracing::warn!(%error, "the counts could not be kept; the next start makes them anew"),
+    }
 }
 
 /// A node that has just started is sent no clients before it has met half of the others, or given up waiting for them.

@@ -3,13 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic, in functions that tests share too")]
 
 use annulus_node::config::Limits;
-use annulus_node::replica::{HeldHint, Hints, Overlay};
-use annulus_node::storage::{Committer, MemoryEngine, Space};
+use annulus_node::node::overlays;
+use annulus_node::replica::{HeldHint, Hints, Overlay, Parts, Replica, storage_key};
+use annulus_node::ring_state::RingState;
+use annulus_node::storage::{
+    Births, Change, Committer, DiskSpace, Engine, EngineError, MemoryEngine, Page, ScanRange, Space,
+};
 use bytes::Bytes;
 use dynamo::hlc::Hlc;
 use dynamo::object::{Actor, Object, Payload, Value};
 use dynamo::token::Token;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -74,4 +79,79 @@ async fn several_changes_of_a_hint_in_one_failed_commit_are_corrected_once() {
     let (first, second) = tokio::join!(hold(&hints, object(1)), hold(&hints, object(2)));
     assert!(!first && !second);
     assert_eq!(hints.held(), (0, 0));
+}
+
+/// An engine that tells how often all objects were looked at.
+struct Watched {
+    inner: MemoryEngine,
+    scans: AtomicUsize,
+}
+
+impl Engine for Watched {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.inner.get(space, key)
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), EngineError> {
+        self.inner.commit(changes)
+    }
+
+    fn scan(&self, space: Space, range: &ScanRange, items: usize, bytes: usize) -> Result<Page, EngineError> {
+        self.scans.fetch_add(usize::from(space == Space::Data), Ordering::Relaxed);
+        self.inner.scan(space, range, items, bytes)
+    }
+
+    fn disk(&self) -> Result<DiskSpace, EngineError> {
+        self.inner.disk()
+    }
+}
+
+fn replica(engine: &Arc<Watched>) -> (Replica, Committer) {
+    let (overlays, limits) = (overlays(), Limits::default());
+    let told = overlays.clone();
+    let committer =
+        Committer::inline(engine.clone(), &limits, Duration::from_millis(1), move |changes, stored| {
+            told.data.committed(changes, stored.is_ok());
+        });
+    let ring = RingState::open(Uuid::nil(), Uuid::nil(), engine.as_ref(), committer.clone()).unwrap();
+    let parts = Parts {
+        engine: engine.clone(),
+        committer: committer.clone(),
+        overlays,
+        ring: Arc::new(ring),
+        births: Births::open(engine.clone(), 1).unwrap(),
+        wall: Arc::new(|| 1),
+    };
+    (Replica::open(parts, &limits).unwrap(), committer)
+}
+
+#[tokio::test]
+async fn counts_outlive_a_clean_stop_and_are_made_anew_after_any_other() {
+    let engine = Arc::new(Watched { inner: MemoryEngine::new(), scans: AtomicUsize::new(0) });
+    let put = |number: u64| Change::Put {
+        space: Space::Data,
+        key: storage_key(Token(number << 40), b"key"),
+        value: object(number),
+    };
+    engine.commit(&(0..100).map(put).collect::<Vec<_>>()).unwrap();
+    let scans = || engine.scans.load(Ordering::Relaxed);
+
+    let (first, committer) = replica(&engine);
+    let total = first.counters().total();
+    assert!(total.items == 100 && scans() == 1);
+    committer.close().await;
+    assert!(first.keep_counts().unwrap());
+
+    let (second, committer) = replica(&engine);
+    assert_eq!((second.counters().total(), scans()), (total, 1), "kept");
+    assert!(second.leaves().sums(0..65536).eq(first.leaves().sums(0..65536)));
+
+    // It crashes; what was kept before says nothing of what it has written since.
+    drop((second, committer));
+    engine.commit(&[put(1000)]).unwrap();
+    let (third, committer) = replica(&engine);
+    assert_eq!((third.counters().total().items, scans()), (101, 2), "counted anew");
+
+    committer.close().await;
+    assert!(third.keep_counts().unwrap());
 }

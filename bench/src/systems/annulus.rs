@@ -75,7 +75,7 @@ impl Annulus {
 pub fn node_program() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("annulus-node");
     if !Path::new(&program).exists() {
-        bail!("{} is missing; build it: cargo build --release -p annulus-node", program.display());
+        bail!("{} is missing; build it: cargo build --profile fast -p annulus-node", program.display());
     }
     Ok(program)
 }

@@ -14,6 +14,7 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, Either, select};
 use futures::stream::FuturesUnordered;
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -64,7 +65,8 @@ impl Coordinator {
         if let Some(object) = self.read_plainly(&installed, &key, options).await {
             return decode(object).map_err(|error| RequestError::Storage(error.to_string()));
         }
-        self.in_time(self.read_from_many(&key, options)).await
+        // Boxed, so that the usual read, which does not come here, is no larger for it.
+        Box::pin(self.in_time(self.read_from_many(&key, options))).await
     }
 
     async fn read_from_many(&self, key: &Bytes, options: ReadOptions) -> Result<Object, RequestError> {
@@ -128,29 +130,28 @@ impl Coordinator {
         self.parts.hedging.lock().earn();
         let ask = |peer: Arc<Peer>| {
             let key = key.clone();
-            Box::pin(async move {
+            async move {
                 match timed(&peer, key, epoch, known).await {
                     Ok(read @ (reply::Result::Object(_) | reply::Result::Same(_))) => Some(read),
                     _ => None,
                 }
-            })
+            }
         };
         let first = peers.next()?;
         let usual = hedge_after(first.observed().usual_read());
-        let mut first = ask(first);
-        if let Ok(theirs) = tokio::time::timeout(usual, &mut first).await {
+        let mut first = pin!(ask(first));
+        if let Ok(theirs) = tokio::time::timeout(usual, first.as_mut()).await {
             return theirs;
         }
         let second = peers.next().filter(|_| self.parts.hedging.lock().spend());
         let patience = self.parts.limits.replica_timeout;
         let Some(second) = second else { return tokio::time::timeout(patience, first).await.ok()? };
         self.parts.hedged.fetch_add(1, Ordering::Relaxed);
-        let answer = tokio::time::timeout(patience, select(first, ask(second))).await.ok()?;
+        let answer = tokio::time::timeout(patience, select(first, Box::pin(ask(second)))).await.ok()?;
         match answer {
             Either::Left((Some(theirs), _)) | Either::Right((Some(theirs), _)) => Some(theirs),
-            Either::Left((None, other)) | Either::Right((None, other)) => {
-                tokio::time::timeout(patience, other).await.ok()?
-            }
+            Either::Left((None, other)) => tokio::time::timeout(patience, other).await.ok()?,
+            Either::Right((None, other)) => tokio::time::timeout(patience, other).await.ok()?,
         }
     }
 

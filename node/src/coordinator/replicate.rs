@@ -41,16 +41,23 @@ pub(super) struct Replication {
     fallbacks: Option<VecDeque<MemberIndex>>,
     failures: Vec<(MemberIndex, String)>,
     under_way: FuturesUnordered<BoxFuture<'static, Arrival>>,
+    /// When those that have not answered are taken for out of order.
+    slow: Instant,
     /// Until the last message has ended.
     _flight: InFlight,
 }
 
 /// What came of one message.
-enum Arrival {
+pub(super) enum Arrival {
+    /// The member has the object durably.
     Stored(MemberIndex),
+    /// The fallback has a hint for the target durably.
     HintStored { target: MemberIndex, fallback: MemberIndex },
+    /// It has none.
     HintFailed { target: MemberIndex },
+    /// The member knows a newer ring.
     Stale { member: MemberIndex, epoch: u64 },
+    /// The member may or may not have it.
     Failed { member: MemberIndex, why: String },
 }
 
@@ -79,8 +86,24 @@ impl Replication {
             fallbacks: None,
             failures: Vec::new(),
             under_way: FuturesUnordered::new(),
+            slow: Instant::now() + coordinator.parts.limits.replica_timeout,
             _flight: flight,
         }
+    }
+
+    /// Takes over what was sent to a member otherwise.
+    pub(super) fn take_over(
+        &mut self,
+        member: MemberIndex,
+        arrival: impl Future<Output = Arrival> + Send + 'static,
+    ) {
+        self.sent.insert(member);
+        self.under_way.push(Box::pin(arrival));
+    }
+
+    /// Takes those for out of order that have not answered at this time.
+    pub(super) fn slow_from(&mut self, slow: Instant) {
+        self.slow = slow;
     }
 
     /// Counts this node's own copy once it is durable.
@@ -98,7 +121,7 @@ impl Replication {
     /// Sends, and returns once the quorum has the object durably. What is still under way then goes on behind.
     pub(super) async fn run(mut self) -> Result<(), RequestError> {
         self.send_to_holders();
-        let slow = Instant::now() + self.coordinator.parts.limits.replica_timeout;
+        let slow = self.slow;
         let mut slow_covered = false;
         loop {
             let arrival = tokio::select! {
@@ -121,7 +144,8 @@ impl Replication {
         }
     }
 
-    fn go_on_behind(mut self) {
+    /// Sees to what is still under way, for which no client waits.
+    pub(super) fn go_on_behind(mut self) {
         if self.under_way.is_empty() {
             return;
         }
@@ -322,7 +346,7 @@ impl Replication {
     }
 }
 
-fn arrival_of_store(member: MemberIndex, answer: Result<reply::Result, PeerError>) -> Arrival {
+pub(super) fn arrival_of_store(member: MemberIndex, answer: Result<reply::Result, PeerError>) -> Arrival {
     match answer {
         Ok(reply::Result::Stored(_)) => Arrival::Stored(member),
         Ok(reply::Result::StaleEpoch(stale)) => Arrival::Stale { member, epoch: stale.epoch },

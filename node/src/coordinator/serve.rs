@@ -136,12 +136,13 @@ impl Coordinator {
         epoch: u64,
         known: Option<u64>,
     ) -> Result<reply::Result, ReplicaError> {
-        let here = self.parts.replica.read_known(installed.view.token(key), key, epoch)?;
-        let hash = here.as_ref().map_or(0, |here| here.hash);
-        if known == Some(hash) || (known.is_some() && planted::is("digest-not-compared")) {
+        let (replica, token) = (&self.parts.replica, installed.view.token(key));
+        if let Some(known) = known
+            && (replica.read_hash(token, key, epoch)?.unwrap_or(0) == known || planted::is("digest-not-compared"))
+        {
             return Ok(reply::Result::Same(Same {}));
         }
-        Ok(reply::Result::Object(here.map(|here| here.value).unwrap_or_default()))
+        Ok(reply::Result::Object(replica.read(token, key, epoch)?.unwrap_or_default()))
     }
 
     /// Coordinates a write for a node that is no replica of its key.

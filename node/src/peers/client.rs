@@ -3,12 +3,13 @@
 use super::Peers;
 use super::frames::{FrameError, FrameReader, FrameWriter};
 use super::observed::{Asked, Observed};
-use super::pending::{Answer, PendingRequests};
+use super::pending::{Answer, Listener, PendingRequests};
 use crate::config::Limits;
 use crate::net;
 use annulus_proto::uuid_from;
 use annulus_proto::v1::{Frame, Hello, Request, request::Operation};
 use bytes::Bytes;
+use dynamo::preference::MemberIndex;
 use dynamo::ring::Member;
 use std::pin::pin;
 use std::sync::Arc;
@@ -186,6 +187,40 @@ impl Peer {
         answer.unwrap_or(Err(PeerError::Lost))
     }
 
+    /// Sends a request to this peer, which is `member` of the ring of `epoch`, and returns at once; the listener hears
+    /// of the answer, or of the end of the stream. For requests that do not wait for third parties.
+    ///
+    /// # Errors
+    /// [`PeerError`]: the request was not sent, and the listener will hear nothing of it.
+    pub fn send(
+        &self,
+        key: Bytes,
+        epoch: u64,
+        operation: Operation,
+        member: MemberIndex,
+        listener: Arc<dyn Listener>,
+    ) -> Result<(), PeerError> {
+        if !self.is_connected() {
+            return Err(PeerError::Down);
+        }
+        let request = Request { id: 0, key, epoch, operation: Some(operation) };
+        let size = request_bytes(&request);
+        if self.queued_bytes.load(Ordering::Relaxed) + size > self.queued_bytes_max {
+            return Err(PeerError::Overloaded);
+        }
+        let id = self.pending.register_listener(self.requests_max, member, listener);
+        let id = id.ok_or(PeerError::Overloaded)?;
+        self.observed.asked_by_listener();
+        self.queued_bytes.fetch_add(size, Ordering::Relaxed);
+        if self.queue.try_send(Request { id, ..request }).is_err() {
+            self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+            self.pending.forget(id);
+            self.observed.listeners_heard(1);
+            return Err(PeerError::Overloaded);
+        }
+        Ok(())
+    }
+
     /// The connection for bulk calls, made when it is first wanted; it reconnects by itself.
     ///
     /// # Errors
@@ -309,6 +344,8 @@ async fn session(
     while let Ok(request) = source.try_recv() {
         peer.sent(&request);
     }
+    // Whoever came between the end of the stream before and now.
+    peer.pending.fail_all(&PeerError::Lost);
     peer.observed.begins();
     peer.ever_up.store(true, Ordering::Release);
     peer.up.store(true, Ordering::Release);
@@ -401,6 +438,7 @@ async fn receive<R: AsyncRead + Unpin>(
         if !frame.ring.is_empty() {
             peers.offer_ring(&frame.ring).await;
         }
-        peer.pending.answer(frame.replies.into_iter().map(|reply| (reply.id, reply.result)));
+        let heard = peer.pending.answer(frame.replies.into_iter().map(|reply| (reply.id, reply.result)));
+        peer.observed.listeners_heard(heard);
     }
 }

@@ -10,7 +10,7 @@ mod pending;
 pub use client::{Peer, PeerError};
 pub use exchange::{Begun, PeerService, RequestHandler};
 pub use observed::Observed;
-pub use pending::Answer;
+pub use pending::{Answer, Listener};
 
 use crate::config::Limits;
 use crate::net::{ChannelError, Connector};

@@ -61,6 +61,18 @@ impl Observed {
         Asked(Some(self))
     }
 
+    /// The same for a request of which a listener hears: [`Observed::listeners_heard`] counts its answer.
+    pub(super) fn asked_by_listener(&self) {
+        self.change(Detector::asked);
+    }
+
+    /// Listeners have heard so many answers.
+    pub(super) fn listeners_heard(&self, answers: usize) {
+        if answers > 0 {
+            self.change(|detector, now| (0..answers).for_each(|_| detector.answered(now)));
+        }
+    }
+
     /// Whether it is not suspected now.
     pub(super) fn is_alive(&self) -> bool {
         micros(self.since.elapsed()) < self.suspected_from.load(Ordering::Acquire)

@@ -162,7 +162,7 @@ impl Collector {
         let (first, last) = slot_tokens(slot_number);
         let mut range = ScanRange::tokens(first, last);
         let now_ms = self.replica.now_ms();
-        self.replica.counters().forget_due(slot);
+        let look = self.replica.counters().look(slot);
         let (mut dead, mut items) = (Vec::new(), 0);
         loop {
             let page = self.replica.engine().scan(Space::Data, &range, PAGE_ITEMS, PAGE_BYTES)?;
@@ -179,7 +179,10 @@ impl Collector {
             }
             match page.items.last() {
                 Some((last, _)) if page.more => range.after = Some(last.clone()),
-                _ => return Ok((dead, items)),
+                _ => {
+                    look.end();
+                    return Ok((dead, items));
+                }
             }
             tokio::task::yield_now().await;
         }

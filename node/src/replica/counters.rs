@@ -2,6 +2,7 @@
 //!
 //! Counted by hash slot, of which no partition is a part: so the counts stay right when the partitions split.
 
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dynamo::object::Object;
 use dynamo::token::{PartitionCount, SLOTS, Token, slots};
 use std::ops::Range;
@@ -102,11 +103,13 @@ impl Counters {
     }
 
     /// Forgets when objects of a hash slot expire. Whoever calls this looks at all of them then, and says of each that
-    /// will expire that it is [`due`](Counters::due).
-    pub fn forget_due(&self, slot: usize) {
+    /// will expire that it is [`due`](Counters::due). A look that is not [ended](Look::end) has to be taken again.
+    #[must_use]
+    pub fn look(&self, slot: usize) -> Look<'_> {
         if let Some(count) = self.slots.get(slot) {
             count.due_ms.store(u64::MAX, Ordering::Relaxed);
         }
+        Look { counters: self, slot: Some(slot) }
     }
 
     /// An object of a hash slot expires at this time.
@@ -114,6 +117,25 @@ impl Counters {
         if let Some(count) = self.slots.get(slot) {
             count.due_ms.fetch_min(at_ms, Ordering::Relaxed);
         }
+    }
+
+    /// Writes all counts down.
+    pub(super) fn encode(&self, bytes: &mut BytesMut) {
+        for Count { live, items, bytes: size, dead, due_ms } in &self.slots {
+            [live, items, size, dead].iter().for_each(|count| bytes.put_i64_le(count.load(Ordering::Relaxed)));
+            bytes.put_u64_le(due_ms.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Reads what [`encode`](Counters::encode) has written; `None`: it ends too early.
+    pub(super) fn decode(bytes: &mut Bytes) -> Option<Self> {
+        let mut slot = || {
+            let mut count = || bytes.try_get_i64_le().ok().map(AtomicI64::new);
+            let (live, items, size, dead) = (count()?, count()?, count()?, count()?);
+            let due_ms = AtomicU64::new(bytes.try_get_u64_le().ok()?);
+            Some(Count { live, items, bytes: size, dead, due_ms })
+        };
+        Some(Self { slots: (0..SLOTS).map(|_| slot()).collect::<Option<_>>()? })
     }
 
     /// Counts of one of `count` partitions.
@@ -139,6 +161,28 @@ impl Counters {
                 bytes: total.bytes + sum.bytes,
             },
         )
+    }
+}
+
+/// A look at all objects of a hash slot.
+#[derive(Debug)]
+pub struct Look<'a> {
+    counters: &'a Counters,
+    slot: Option<usize>,
+}
+
+impl Look<'_> {
+    /// All were looked at.
+    pub fn end(mut self) {
+        self.slot = None;
+    }
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            self.counters.due(slot, 0);
+        }
     }
 }
 

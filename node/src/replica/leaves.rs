@@ -1,6 +1,6 @@
 //! Sums of the hashes of what is here, leaf by leaf, kept as it changes: what anti-entropy compares.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dynamo::reconcile::{LEAVES, item_hash, leaf};
 use dynamo::token::Token;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +31,17 @@ impl Leaves {
         let difference = after.unwrap_or(0).wrapping_sub(before.unwrap_or(0));
         // Relaxed: nobody draws conclusions about other memory from a sum.
         self.sums[leaf(Token(u64::from_be_bytes(*token)))].fetch_add(difference, Ordering::Relaxed);
+    }
+
+    /// Writes all sums down.
+    pub(super) fn encode(&self, bytes: &mut BytesMut) {
+        self.sums(0..LEAVES).for_each(|sum| bytes.put_u64_le(sum));
+    }
+
+    /// Reads what [`encode`](Leaves::encode) has written; `None`: it ends too early.
+    pub(super) fn decode(bytes: &mut Bytes) -> Option<Self> {
+        let sums = (0..LEAVES).map(|_| bytes.try_get_u64_le().ok().map(AtomicU64::new));
+        Some(Self { sums: sums.collect::<Option<_>>()? })
     }
 
     /// Sums of a run of leaves.

@@ -6,11 +6,12 @@
 mod counters;
 mod grace;
 mod hints;
+mod kept;
 mod leaves;
 mod objects;
 mod recount;
 
-pub use counters::{Counters, Sum, Weight};
+pub use counters::{Counters, Look, Sum, Weight};
 pub use grace::{Grace, InFlight};
 pub use hints::{HeldHint, Hints};
 pub use leaves::Leaves;
@@ -134,14 +135,17 @@ pub struct Overlays {
 }
 
 impl Replica {
-    /// Puts a replica store together and counts what it holds.
+    /// Puts a replica store together and counts what it holds, unless the counts were [kept](Replica::keep_counts).
     ///
     /// # Errors
     /// When the engine cannot be read.
     pub fn open(parts: Parts, limits: &Limits) -> Result<Self, EngineError> {
         let Parts { engine, committer, overlays, ring, births, wall } = parts;
         let hints = Hints::open(engine.clone(), committer.clone(), overlays.hints.clone(), limits)?;
-        let (counters, leaves) = recount::count(engine.as_ref())?;
+        let (counters, leaves) = match kept::take(engine.as_ref())? {
+            Some(kept) => kept,
+            None => recount::count(engine.as_ref())?,
+        };
         let (counters, leaves) = (Arc::new(counters), Arc::new(leaves));
         recount::correct_after_failures(&overlays.data, &engine, &counters, &leaves);
         let floor = births.next();
@@ -168,6 +172,15 @@ impl Replica {
             collection_bytes_max: limits.collection_bytes_max,
             overlay: overlays.data,
         })
+    }
+
+    /// Keeps the counts for the next start. To be called once the committer is closed and nothing else writes. Returns
+    /// whether they were kept; if not, they are made anew.
+    ///
+    /// # Errors
+    /// When the engine fails; then nothing is kept.
+    pub fn keep_counts(&self) -> Result<bool, EngineError> {
+        kept::keep(self.engine.as_ref(), &self.overlay, &self.counters, &self.leaves)
     }
 
     /// The engine, for scans.
@@ -233,6 +246,15 @@ impl Replica {
     pub fn read_known(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<Known>, ReplicaError> {
         self.admit(token, epoch)?;
         Ok(self.objects.read(&storage_key(token, key))?)
+    }
+
+    /// The hash alone.
+    ///
+    /// # Errors
+    /// Those of [`Replica::read`].
+    pub fn read_hash(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<u64>, ReplicaError> {
+        self.admit(token, epoch)?;
+        Ok(self.objects.hash(&storage_key(token, key))?)
     }
 
     /// Merges another replica's object into what is here. `None`: there was nothing new in it.
@@ -316,7 +338,34 @@ impl Replica {
         write: Write,
         epoch: u64,
     ) -> Result<Coordinated, ReplicaError> {
-        let reservation = self.committer.reserve(key.len() + payload_len(&write) + 128).await?;
+        let reservation = self.committer.reserve(write_bytes(key, &write)).await?;
+        self.coordinate_reserved(token, key, write, epoch, reservation)
+    }
+
+    /// As [`Replica::coordinate`], without waiting for room in the commit queue.
+    ///
+    /// # Errors
+    /// [`StorageError::Overloaded`] when there is no room now, and those of [`Replica::coordinate`]; nothing was
+    /// stored.
+    pub fn try_coordinate(
+        &self,
+        token: Token,
+        key: &[u8],
+        write: Write,
+        epoch: u64,
+    ) -> Result<Coordinated, ReplicaError> {
+        let reservation = self.committer.try_reserve(write_bytes(key, &write))?;
+        self.coordinate_reserved(token, key, write, epoch, reservation)
+    }
+
+    fn coordinate_reserved(
+        &self,
+        token: Token,
+        key: &[u8],
+        write: Write,
+        epoch: u64,
+        reservation: Reservation,
+    ) -> Result<Coordinated, ReplicaError> {
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
             self.admit(token, epoch)?;
             let current_len = current.as_ref().map_or(0, Bytes::len);
@@ -600,9 +649,11 @@ pub fn split_storage_key(bytes: &Bytes) -> Option<(Token, Bytes)> {
     Some((Token(u64::from_be_bytes(*token)), bytes.slice(8..)))
 }
 
-fn payload_len(write: &Write) -> usize {
-    match &write.payload {
+/// What a write takes in the commit queue, about.
+fn write_bytes(key: &[u8], write: &Write) -> usize {
+    let payload = match &write.payload {
         dynamo::object::Payload::Bytes(bytes) => bytes.len(),
         dynamo::object::Payload::Tombstone => 0,
-    }
+    };
+    key.len() + payload + 128
 }

@@ -9,11 +9,12 @@
 
 use super::leaves::Leaves;
 use crate::storage::{Change, Committer, Engine, EngineError, Reservation, Space, Submitted};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use dynamo::reconcile::item_hash;
 use parking_lot::{Mutex, MutexGuard};
 use quick_cache::Weighter;
-use quick_cache::unsync::Cache;
+use quick_cache::unsync::{Cache, DefaultLifecycle};
+use rustc_hash::FxBuildHasher;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -27,6 +28,8 @@ const CACHED_OVERHEAD_BYTES: usize = 128;
 pub struct Overlay {
     space: Space,
     shards: Vec<Mutex<Shard>>,
+    /// Largest object that is cached, in bytes.
+    cached_bytes_max: usize,
     failed_commits: AtomicU64,
     on_taken_back: OnceLock<OnTakenBack>,
 }
@@ -35,10 +38,11 @@ pub struct Overlay {
 /// value. What the key has now only the engine knows: the commit may have been written all the same.
 pub type OnTakenBack = Box<dyn Fn(&Bytes, Option<&Bytes>) + Send + Sync>;
 
+/// Keys are hashed as they are: each has its token in it, which is a keyed hash already.
 struct Shard {
-    pending: HashMap<Bytes, Option<Known>>,
+    pending: HashMap<Bytes, Option<Known>, FxBuildHasher>,
     /// What the engine has, as long as nothing is pending for the key.
-    cache: Cache<Bytes, Known, Size>,
+    cache: Cache<Bytes, Known, Size, FxBuildHasher>,
     /// Largest object that is cached, in bytes.
     cached_bytes_max: usize,
     /// Changes that the engine has taken, or failed to.
@@ -61,6 +65,22 @@ impl Known {
     }
 }
 
+/// A copy of a key and its value side by side in one allocation: it keeps no larger buffer in memory that the value was
+/// received in, and whoever compares the key has the beginning of the value at hand.
+fn together(key: &[u8], value: &[u8]) -> (Bytes, Bytes) {
+    let mut bytes = BytesMut::with_capacity(key.len() + value.len());
+    bytes.put_slice(key);
+    bytes.put_slice(value);
+    let mut bytes = bytes.freeze();
+    let key = bytes.split_to(key.len());
+    (key, bytes)
+}
+
+/// Largest object that a shard with so many bytes caches, in bytes.
+fn cached_bytes_max(shard_bytes: usize) -> usize {
+    shard_bytes / 4
+}
+
 #[derive(Clone, Debug)]
 struct Size;
 
@@ -72,8 +92,9 @@ impl Weighter<Bytes, Known> for Size {
 
 impl Shard {
     fn new(cache_bytes: usize) -> Self {
-        let cache = Cache::with_weighter(cache_bytes / 1024, cache_bytes as u64, Size);
-        Self { pending: HashMap::new(), cache, cached_bytes_max: cache_bytes / 4, committed: 0 }
+        let cache =
+            Cache::with(cache_bytes / 1024, cache_bytes as u64, Size, FxBuildHasher, DefaultLifecycle::default());
+        Self { pending: HashMap::default(), cache, cached_bytes_max: cached_bytes_max(cache_bytes), committed: 0 }
     }
 
     /// The newest value if the engine need not be asked.
@@ -81,13 +102,20 @@ impl Shard {
         self.pending.get(key).cloned().or_else(|| self.cache.get(key).cloned().map(Some))
     }
 
-    /// Caches what the engine has. Copied, since the value may be a slice of a much larger buffer.
-    fn cache(&mut self, key: &[u8], value: &Bytes, hash: u64) {
-        if CACHED_OVERHEAD_BYTES + key.len() + value.len() > self.cached_bytes_max {
-            self.cache.remove(key);
+    /// Its hash, without a look at the value itself.
+    fn hash(&self, key: &[u8]) -> Option<Option<u64>> {
+        let hash = |known: &Known| known.hash;
+        let pending = self.pending.get(key).map(|known| known.as_ref().map(hash));
+        pending.or_else(|| self.cache.get(key).map(|known| Some(hash(known))))
+    }
+
+    /// Caches what the engine has. Both are kept as they are: `together`, and not slices of a larger buffer.
+    fn cache(&mut self, key: Bytes, known: Known) {
+        if CACHED_OVERHEAD_BYTES + key.len() + known.value.len() > self.cached_bytes_max {
+            self.cache.remove(&key);
             return;
         }
-        self.cache.insert(Bytes::copy_from_slice(key), Known { value: Bytes::copy_from_slice(value), hash });
+        self.cache.insert(key, known);
     }
 }
 
@@ -96,7 +124,13 @@ impl Overlay {
     #[must_use]
     pub fn new(space: Space, cache_bytes: usize) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::new(Shard::new(cache_bytes / SHARDS))).collect();
-        Arc::new(Self { space, shards, failed_commits: AtomicU64::new(0), on_taken_back: OnceLock::new() })
+        Arc::new(Self {
+            space,
+            shards,
+            cached_bytes_max: cached_bytes_max(cache_bytes / SHARDS),
+            failed_commits: AtomicU64::new(0),
+            on_taken_back: OnceLock::new(),
+        })
     }
 
     /// Whoever counts what is here has to be told of what is taken back. Only the first call counts.
@@ -121,21 +155,16 @@ impl Overlay {
             }
             let mut shard = self.shard(key).lock();
             shard.committed += 1;
-            let pending = shard.pending.get(key).filter(|pending| same_allocation(pending.as_ref(), value));
-            let (newest, hash) = (pending.is_some(), pending.and_then(|pending| Some(pending.as_ref()?.hash)));
-            match value {
+            let newest = shard.pending.get(key).is_some_and(|pending| same_allocation(pending.as_ref(), value));
+            let pending = if newest { shard.pending.remove_entry(key) } else { None };
+            match pending {
                 // Of a change that another has replaced meanwhile nobody asks any more.
-                Some(value) if stored && newest => {
-                    shard.cache(key, value, hash.unwrap_or_else(|| item_hash(key, value)))
-                }
+                Some((key, Some(known))) if stored => shard.cache(key, known),
                 // Not known until the engine is asked.
                 _ => drop(shard.cache.remove(key)),
             }
-            if newest {
-                shard.pending.remove(key);
-                if let Some(told) = self.on_taken_back.get().filter(|_| !stored) {
-                    told(key, value);
-                }
+            if let Some(told) = self.on_taken_back.get().filter(|_| newest && !stored) {
+                told(key, value);
             }
         }
     }
@@ -144,6 +173,12 @@ impl Overlay {
     #[must_use]
     pub fn failed_commits(&self) -> u64 {
         self.failed_commits.load(Ordering::Acquire)
+    }
+
+    /// Whether any change is neither committed nor taken back.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        self.shards.iter().any(|shard| !shard.lock().pending.is_empty())
     }
 
     /// Returns when every change that was being computed at the time of the call is in the queue.
@@ -222,15 +257,30 @@ impl Objects {
             }
             shard.committed
         };
-        let found = self.ask_engine(key)?;
-        if let Some(Known { value, hash }) = &found {
-            let mut shard = shard.lock();
-            // Only if it cannot have changed since the engine was asked.
-            if shard.committed == committed && !shard.pending.contains_key(key) {
-                shard.cache(key, value, *hash);
-            }
+        let Some(found) = self.ask_engine(key)? else { return Ok(None) };
+        if CACHED_OVERHEAD_BYTES + key.len() + found.value.len() > self.overlay.cached_bytes_max {
+            return Ok(Some(found));
         }
-        Ok(found)
+        let (key, value) = together(key, &found.value);
+        let found = Known { value, ..found };
+        let mut shard = shard.lock();
+        // Only if it cannot have changed since the engine was asked.
+        if shard.committed == committed && !shard.pending.contains_key(&key) {
+            shard.cache(key, found.clone());
+        }
+        Ok(Some(found))
+    }
+
+    /// The hash of the newest value of a key, durable or not.
+    ///
+    /// # Errors
+    /// When the engine cannot be read.
+    pub fn hash(&self, key: &[u8]) -> Result<Option<u64>, EngineError> {
+        let known = self.overlay.shard(key).lock().hash(key);
+        match known {
+            Some(hash) => Ok(hash),
+            None => Ok(self.read(key)?.map(|known| known.hash)),
+        }
     }
 
     fn ask_engine(&self, key: &[u8]) -> Result<Option<Known>, EngineError> {
@@ -263,10 +313,15 @@ impl Objects {
         let current = self.current(&shard, &key)?;
         let before = current.as_ref().map(|known| known.hash);
         let (value, result) = decide(current.map(|known| known.value))?;
-        let value = value.map(|value| Known::new(&key, value));
-        if let Some(Known { hash, .. }) = &value {
-            self.note(&key, before, Some(*hash));
-        }
+        let (key, value) = match value {
+            Some(value) => {
+                let (key, value) = together(&key, &value);
+                let known = Known::new(&key, value);
+                self.note(&key, before, Some(known.hash));
+                (key, Some(known))
+            }
+            None => (key, None),
+        };
         // What is only pending is queued once more, so that whoever is told "unchanged" is not told so of something
         // that a failing commit may still take away.
         let Some(known) = value.or(pending.flatten()) else { return Ok(Updated::Unchanged(result)) };
@@ -375,10 +430,10 @@ mod tests {
         assert_eq!(objects.read(&key(1)).unwrap().unwrap().value, "changed");
         let mut shard = Shard::new(10_000);
         for number in 0..100 {
-            shard.cache(&key(number), &Bytes::from(vec![0; 1000]), 0);
+            shard.cache(key(number), Known { value: Bytes::from(vec![0; 1000]), hash: 0 });
         }
         assert!(shard.cache.weight() <= 10_000 && shard.cache.len() > 4, "{}", shard.cache.weight());
-        shard.cache(&key(99), &Bytes::from(vec![0; 9000]), 0);
+        shard.cache(key(99), Known { value: Bytes::from(vec![0; 9000]), hash: 0 });
         assert!(shard.get(&key(99)).is_none(), "too large to be cached, and the smaller one is not it");
     }
 }

@@ -67,6 +67,7 @@ where
         held_bytes: 0,
         typical_bytes: 0,
         output: Output::default(),
+        put_off: false,
         counted_bytes: 0,
         has_replied: false,
         reading: Reading::Open,
@@ -109,6 +110,8 @@ struct Connection<'a, K, IO> {
     /// Size of a large recent reply: what a command under way is expected to bring.
     typical_bytes: usize,
     output: Output,
+    /// What is to be written waits for those who are ready.
+    put_off: bool,
     /// What the server has been told that this connection holds.
     counted_bytes: usize,
     /// Whether anything was read, so that there is something to tell the size of replies by.
@@ -210,6 +213,9 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 progressed = true;
             }
             self.encode_ready();
+            if self.puts_off(cx) {
+                return Poll::Pending;
+            }
             let written = self.output.bytes();
             let drained = self.output.poll_write(&mut self.io, cx)?.is_ready();
             self.count_sent(written - self.output.bytes());
@@ -235,6 +241,16 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Whether replies are written only when every connection that is ready has been served. A client that is woken by
+    /// its reply may take this processor at once; then the next one's request would wait while this one asks again.
+    fn puts_off(&mut self, cx: &Context<'_>) -> bool {
+        self.put_off = !self.put_off && self.output.bytes() > 0;
+        if self.put_off {
+            cx.waker().wake_by_ref();
+        }
+        self.put_off
     }
 
     /// Parses and starts until there is nothing to parse or something has to wait. Whether anything was begun.
