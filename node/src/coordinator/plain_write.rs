@@ -131,7 +131,7 @@ impl Coordinator {
             Some((member, peer))
         };
         let peers: Holders = others.map(up).collect::<Option<_>>()?;
-        let w = usize::from(options.replicas.unwrap_or(installed.view.ring().quorums.w));
+        let w = options.replicas.map_or_else(|| installed.view.ring().quorums.of_list(list.len()).1, usize::from);
         Some((w.clamp(1, peers.len() + 1), peers))
     }
 }
