@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Small enough that what is on its way when a node dies is little of what is moved.
-const PAGE_BYTES: u32 = 256 << 10;
+const PAGE_BYTES: u32 = 128 << 10;
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What this node copies and has copied.
