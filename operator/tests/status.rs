@@ -7,6 +7,7 @@ use annulus_operator::crd::{KeyValueCluster, KeyValueClusterStatus};
 use annulus_operator::plan::{Action, Objects, Observed, Plan, StoredRing, plan};
 use annulus_operator::status::{Round, status};
 use annulus_operator::validate::Invalid;
+use dynamo::ring::Quorums;
 use dynamo::token::HashKey;
 use k8s_openapi::jiff::Timestamp;
 use world::{PARTITIONS, World};
@@ -100,6 +101,31 @@ fn a_scale_out_is_accounted_for() {
     assert_eq!((last.from, last.to, last.since), (3, 5, begun.since));
     assert!(last.finished_at > last.started_at);
     assert_eq!(after.ring.unwrap().members, 5);
+}
+
+/// While n grows, lists are longer than those the bytes were counted in; what is to be moved stays what it was.
+#[test]
+fn what_a_rise_of_n_moves_is_estimated_once() {
+    let (mut world, mut cluster) = (World::new(5, 3), cluster());
+    world.settle();
+    look(&world, &mut cluster, 100);
+    world.desired.quorums = Quorums { n: 5, r: 3, w: 3, sloppy: true };
+    while world.ring().unwrap().target.is_none() {
+        world.tick();
+    }
+    let begun = look(&world, &mut cluster, 110).rebalance.unwrap();
+    let partitions = i64::from(PARTITIONS);
+    assert_eq!(begun.bytes_before, 3 * 1000 * partitions);
+    assert_eq!((begun.bytes_total, begun.bytes_minimum), (2 * 1000 * partitions, 2 * 1000 * partitions));
+    for second in 111..1000 {
+        world.tick();
+        let Some(now) = look(&world, &mut cluster, second).rebalance else {
+            break;
+        };
+        assert_eq!((now.bytes_total, now.bytes_minimum), (begun.bytes_total, begun.bytes_minimum));
+    }
+    let last = look(&world, &mut cluster, 1001).last_rebalance.unwrap();
+    assert_eq!((last.bytes_moved, last.bytes_minimum), (begun.bytes_total, begun.bytes_minimum));
 }
 
 /// What is written again every now and then is no news to whoever watches.

@@ -47,7 +47,14 @@ fn under_way(round: &Round<'_>, ring: &Ring, target: &Target, begun: Option<&Reb
         .map_or_else(|| stored(round.observed).saturating_sub(bytes_moved), |begun| unsigned(begun.bytes_before));
     let started_at = begun.and_then(|begun| begun.started_at.clone()).unwrap_or(Time(round.now));
     let from = begun.map_or_else(|| members_before(round, ring), |begun| begun.from);
-    let bytes_total = estimate(bytes_before, ring, target.replica_moves);
+    // Estimated once: while n changes, lists are no longer as long as those that the bytes were counted in.
+    let (bytes_total, bytes_minimum) = begun.map_or_else(
+        || {
+            let estimate = |replica_moves| signed(estimate(bytes_before, ring, replica_moves));
+            (estimate(target.replica_moves), estimate(target.replica_moves_min))
+        },
+        |begun| (begun.bytes_total, begun.bytes_minimum),
+    );
     let done = target.replica_moves.saturating_sub(u32::try_from(progress.replica_moves_left).unwrap_or(u32::MAX));
     RebalanceStatus {
         since: signed(target.since),
@@ -55,8 +62,8 @@ fn under_way(round: &Round<'_>, ring: &Ring, target: &Target, begun: Option<&Reb
         to: count(ring.members.iter().filter(|member| member.state != MemberState::Leaving).count()),
         partitions_left: count(progress.left),
         bytes_moved: signed(bytes_moved),
-        bytes_total: signed(bytes_total),
-        bytes_minimum: signed(estimate(bytes_before, ring, target.replica_moves_min)),
+        bytes_total,
+        bytes_minimum,
         eta: eta(round.now.as_second() - started_at.0.as_second(), done, progress.replica_moves_left),
         blocked_by: round.plan.waiting.iter().map(ToString::to_string).collect(),
         bytes_before: signed(bytes_before),
