@@ -84,7 +84,8 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let wanted = |load: &Workload| arguments.only.is_empty() || arguments.only.contains(&load.name());
     let loads: Vec<Workload> = workloads().into_iter().filter(wanted).collect();
     report::machine(arguments.clients, arguments.keys, arguments.value_bytes)?;
-    let annulus = Annulus { directory: place.path().join("annulus"), nodes: 3, port: PORT, r: 2, name: "Annulus" };
+    let annulus =
+        Annulus { directory: place.path().join("annulus"), nodes: 3, port: PORT, r: 2, n: 3, name: "Annulus" };
     let mut rows = Vec::new();
     {
         let mut systems = start(arguments, &annulus, place.path(), &keys)?;

@@ -5,6 +5,9 @@
 
 mod compare;
 mod engine;
+mod growth;
+mod idle;
+mod limits;
 mod load;
 mod meter;
 mod moves;
@@ -32,6 +35,12 @@ enum Benchmark {
     Engine(engine::Arguments),
     /// Annulus beside Redis Cluster and etcd under the same loads.
     Compare(compare::Arguments),
+    /// What bounds any store on this machine: flushes of the disk, and round trips by TCP and by gRPC.
+    Limits(limits::Arguments),
+    /// The cost of an operation on 3, 6 and 12 nodes, and of one node with more and more keys.
+    Growth(growth::Arguments),
+    /// Processor time and bytes between peers of a ring that nobody uses.
+    Idle(idle::Arguments),
     /// Changes of a ring under load: what is moved beside the least possible, how fast, and what clients notice.
     Moves(moves::Arguments),
 }
@@ -40,8 +49,13 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().benchmark {
         Benchmark::Engine(arguments) => engine::run(&arguments),
         Benchmark::Moves(arguments) => moves::run(&arguments),
-        Benchmark::Compare(arguments) => {
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(compare::run(&arguments))
-        }
+        Benchmark::Limits(arguments) => limits::run(&arguments),
+        Benchmark::Growth(arguments) => runtime()?.block_on(growth::run(&arguments)),
+        Benchmark::Idle(arguments) => runtime()?.block_on(idle::run(&arguments)),
+        Benchmark::Compare(arguments) => runtime()?.block_on(compare::run(&arguments)),
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

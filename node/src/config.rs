@@ -86,7 +86,7 @@ impl Default for Limits {
             peer_requests_max: 64 << 10,
             hint_bytes_max: 1 << 30,
             disk_reserve_bytes: 256 << 20,
-            parallel_pulls_max: 16,
+            parallel_pulls_max: 8,
             transfer_bytes_per_second_max: None,
             repair_pause: Duration::from_secs(2),
             repair_bytes_per_second_max: 32 << 20,

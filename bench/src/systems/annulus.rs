@@ -17,6 +17,8 @@ pub struct Annulus {
     pub port: u16,
     /// Replicas that a read asks.
     pub r: u8,
+    /// Replicas of an item; more than half of them take a write.
+    pub n: u8,
     /// Name in tables.
     pub name: &'static str,
 }
@@ -35,7 +37,7 @@ struct NodeLine {
 }
 
 impl Annulus {
-    /// Starts the ring with n = 3 and w = 2; data that is in the directory already is served on.
+    /// Starts the ring; data that is in the directory already is served on.
     ///
     /// # Errors
     /// When the ring does not settle.
@@ -46,7 +48,9 @@ impl Annulus {
         let mut command = Command::new(node_program()?);
         command.arg("dev").arg("--dir").arg(&self.directory);
         command.args(["--nodes", &self.nodes.to_string(), "--resp-port", &self.port.to_string()]);
-        command.args(["--read", &self.r.to_string(), "--write", "2", "--replication-factor", "3"]);
+        let w = self.n / 2 + 1;
+        command.args(["--read", &self.r.to_string(), "--write", &w.to_string()]);
+        command.args(["--replication-factor", &self.n.to_string()]);
         let supervisor = Process::start(&mut command, &self.directory.join("supervisor.log"))?;
         let status = until_ready("the Annulus ring", || self.status())?;
         let servers = status.nodes.iter().filter_map(|node| node.pid).collect();

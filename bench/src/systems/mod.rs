@@ -117,7 +117,9 @@ impl Process {
         command.spawn().map(Self).with_context(|| format!("starting {}", program.display()))
     }
 
-    fn pid(&self) -> u32 {
+    /// Its id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.0.id()
     }
 }

@@ -1,10 +1,11 @@
 //! Making this node's copy of a token range hold everything that another member has, at the cost of what differs.
 //!
-//! Digests of buckets are compared; a bucket that differs is fetched whole if it is small and split again if it is not
-//! (a Merkle tree walked from the top, as in Dynamo §4.7, built on the way instead of kept).
+//! First the sums of leaves, which both have at hand (see [`dynamo::reconcile`]). Where they differ, digests of buckets
+//! are compared; a bucket that differs is fetched whole if it is small and split again if it is not (a Merkle tree
+//! walked from the top, as in Dynamo §4.7, built on the way instead of kept).
 
-use super::fetch::{FetchError, fetch_digest, fetch_page};
-use super::serve::{self, local_digests};
+use super::fetch::{FetchError, fetch_differing, fetch_digest, fetch_page};
+use super::serve::{self, leaves_of, local_digests};
 use crate::peers::Peers;
 use crate::replica::{Replica, ReplicaError};
 use crate::storage::EngineError;
@@ -12,6 +13,7 @@ use annulus_proto::v1::{DigestRequest, PageRequest};
 use bytes::Bytes;
 use dynamo::digest::{Buckets, differing};
 use dynamo::preference::MemberIndex;
+use dynamo::reconcile::leaf_tokens;
 use dynamo::token::Token;
 
 /// Buckets a range is split into at each level.
@@ -53,11 +55,35 @@ pub(super) struct Fetched {
     pub items: u64,
 }
 
+/// Parts of the range of a request whose leaves have other sums at a member; all of it, if it has no whole leaves. What
+/// is equal is durable there.
+pub(super) async fn differing_ranges(
+    peers: &Peers,
+    replica: &Replica,
+    member: MemberIndex,
+    request: DigestRequest,
+) -> Result<Vec<(u64, u64)>, FetchError> {
+    let Some(leaves) = leaves_of(request.first_token, request.last_token) else {
+        return Ok(vec![(request.first_token, request.last_token)]);
+    };
+    let leaf_sums = replica.leaves().sums(leaves.clone()).collect();
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for at in fetch_differing(peers, member, DigestRequest { leaf_sums, ..request }).await? {
+        let (first, last) = leaf_tokens(leaves.start + at);
+        match ranges.last_mut() {
+            Some(before) if before.1.wrapping_add(1) == first => before.1 = last,
+            _ => ranges.push((first, last)),
+        }
+    }
+    Ok(ranges)
+}
+
 impl Comparison<'_> {
     /// Merges what the member has and this node lacks in an inclusive token range. Durable when it returns.
     pub(super) async fn run(&self, first: u64, last: u64) -> Result<Fetched, CompareError> {
         let mut fetched = Fetched::default();
-        let mut ranges = vec![(first, last)];
+        let request = self.digest_request(first, last);
+        let mut ranges = differing_ranges(self.peers, self.replica, self.member, request).await?;
         while let Some((first, last)) = ranges.pop() {
             let Some(buckets) = Buckets::new(first, last, FANOUT) else {
                 self.fetch(first, last, &mut fetched).await?;
@@ -75,13 +101,15 @@ impl Comparison<'_> {
                 }
             }
         }
+        // What is equal may have come by other ways and not be durable yet.
+        self.replica.committer().barrier().await?;
         Ok(fetched)
     }
 
     fn digest_request(&self, first_token: u64, last_token: u64) -> DigestRequest {
         let (cluster, epoch) = (self.cluster.clone(), self.epoch);
         let fanout = u32::try_from(FANOUT).unwrap_or(1);
-        DigestRequest { cluster, epoch, first_token, last_token, fanout, incarnation: Bytes::new() }
+        DigestRequest { cluster, epoch, first_token, last_token, fanout, ..DigestRequest::default() }
     }
 
     async fn fetch(&self, first_token: u64, last_token: u64, fetched: &mut Fetched) -> Result<(), CompareError> {

@@ -2,7 +2,7 @@
 
 use crate::peers::{BulkError, Peers};
 use annulus_proto::v1::peer_client::PeerClient;
-use annulus_proto::v1::{DigestRequest, PageReply, PageRequest};
+use annulus_proto::v1::{DigestReply, DigestRequest, PageReply, PageRequest};
 use bytes::Bytes;
 use dynamo::digest::RangeDigest;
 use dynamo::preference::MemberIndex;
@@ -52,6 +52,22 @@ pub async fn fetch_page(
     if checksum.finalize() == page.checksum { Ok(page) } else { Err(FetchError::Checksum) }
 }
 
+/// Asks which of these leaves have other sums there; fills in whom it is for.
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn fetch_differing(
+    peers: &Peers,
+    member: MemberIndex,
+    request: DigestRequest,
+) -> Result<Vec<usize>, FetchError> {
+    let asked = request.leaf_sums.len();
+    let reply = ask_digest(peers, member, request).await?;
+    let differing: Vec<usize> = reply.differing.iter().map(|&at| at as usize).collect();
+    let ascending = differing.is_sorted_by(|one, next| one < next);
+    (ascending && differing.last().is_none_or(|&last| last < asked)).then_some(differing).ok_or(FetchError::Shape)
+}
+
 /// Fetches the digests of a range's buckets; fills in whom it is for.
 ///
 /// # Errors
@@ -59,13 +75,10 @@ pub async fn fetch_page(
 pub async fn fetch_digest(
     peers: &Peers,
     member: MemberIndex,
-    mut request: DigestRequest,
+    request: DigestRequest,
 ) -> Result<Vec<RangeDigest>, FetchError> {
-    let (channel, incarnation) = peers.bulk_channel(member).await?;
-    request.incarnation = Bytes::copy_from_slice(incarnation.as_bytes());
     let fanout = request.fanout as usize;
-    let mut client = PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let reply = tokio::time::timeout(CALL_TIMEOUT, client.digest(request)).await??.into_inner();
+    let reply = ask_digest(peers, member, request).await?;
     let digests: Option<Vec<RangeDigest>> = reply
         .buckets
         .iter()
@@ -75,4 +88,15 @@ pub async fn fetch_digest(
         })
         .collect();
     digests.filter(|digests| digests.len() == fanout).ok_or(FetchError::Shape)
+}
+
+async fn ask_digest(
+    peers: &Peers,
+    member: MemberIndex,
+    mut request: DigestRequest,
+) -> Result<DigestReply, FetchError> {
+    let (channel, incarnation) = peers.bulk_channel(member).await?;
+    request.incarnation = Bytes::copy_from_slice(incarnation.as_bytes());
+    let mut client = PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    Ok(tokio::time::timeout(CALL_TIMEOUT, client.digest(request)).await??.into_inner())
 }

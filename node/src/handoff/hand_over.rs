@@ -5,6 +5,7 @@
 //! is left here can be one of the copies that the client was promised. So it is given to the holders before it goes
 //! (the handoff of Riak, which deletes only what the new owner has confirmed); digests keep the cost at what differs.
 
+use super::compare::differing_ranges;
 use super::fetch::{FetchError, fetch_digest};
 use super::serve::local_digests;
 use crate::peers::Peers;
@@ -95,7 +96,9 @@ impl Giving<'_> {
     /// Gives the holder what it lacks of a partition. It has all of it, durably, when this returns.
     async fn run(&self, partition: u32) -> Result<(), HandOverError> {
         let count = self.installed.view.count();
-        let mut ranges = vec![(token::first_token(partition, count).0, token::last_token(partition, count).0)];
+        let (first, last) = (token::first_token(partition, count).0, token::last_token(partition, count).0);
+        let request = self.digest_request(first, last);
+        let mut ranges = differing_ranges(self.peers, self.replica, self.holder, request).await?;
         while let Some((first, last)) = ranges.pop() {
             let Some(buckets) = Buckets::new(first, last, FANOUT) else {
                 self.send(first, last).await?;
@@ -122,7 +125,7 @@ impl Giving<'_> {
             first_token,
             last_token,
             fanout: u32::try_from(FANOUT).unwrap_or(1),
-            incarnation: Bytes::new(),
+            ..DigestRequest::default()
         }
     }
 

@@ -1,24 +1,21 @@
 //! Copying partitions to this node: for each partition that fills with this node as a new holder, copy it from one of
 //! its holders and compare with enough others, then say so.
 
-use super::compare::{CompareError, Comparison};
-use super::fetch::{FetchError, fetch_page};
+mod copy;
+
+use super::compare::CompareError;
 use super::foreground::{self, Foreground};
 use super::pace::Pace;
-use super::record::{self, Cursor, MoveRecord, MovedTotal, SEVERAL_SOURCES};
-use super::serve;
+use super::record::{self, MoveRecord, MovedTotal};
 use crate::config::Limits;
 use crate::peers::Peers;
 use crate::planted;
 use crate::replica::Replica;
 use crate::ring_state::{Installed, RingState};
 use crate::storage::{Change, EngineError};
-use annulus_proto::v1::PageRequest;
-use bytes::Bytes;
 use dynamo::preference::MemberIndex;
 use dynamo::ring::Phase;
 use dynamo::throttle::PRESSURE_MAX;
-use dynamo::token::{self, Token};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,8 +24,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Small enough that what is on its way when a node dies is little of what is moved.
-const PAGE_BYTES: u32 = 128 << 10;
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What this node copies and has copied.
@@ -247,114 +242,6 @@ impl Pulls {
         self.pace.told(pressure);
     }
 
-    /// Copies the partition page by page, from where the last attempt stopped. Was that with another holder, then this
-    /// one may have more before that place: both are compared, which costs what differs.
-    async fn copy(
-        &self,
-        record: MoveRecord,
-        installed: &Arc<Installed>,
-        holder: MemberIndex,
-    ) -> Result<(), PullError> {
-        let fail = |error: CompareError| PullError::Compare { partition: record.partition, error };
-        let source = installed.view.member(holder).map_or(0, |member| member.incarnation.as_u64_pair().1);
-        let recorded = record.cursor(self.replica.engine().as_ref()).map_err(|error| fail(error.into()))?;
-        let goes_on = recorded.as_ref().is_none_or(|cursor| cursor.source == source);
-        let source = if goes_on { source } else { SEVERAL_SOURCES };
-        let mut after = recorded.map(|cursor| cursor.after).unwrap_or_default();
-        let count = installed.view.count();
-        // Not the ring's epoch of the moment: once the lists have changed, what is still on its way is refused, for
-        // this node may be in them no more and would keep what it ought to drop.
-        let epoch = installed.view.epoch();
-        loop {
-            let request = PageRequest {
-                cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
-                epoch,
-                first_token: token::first_token(record.partition, count).0,
-                last_token: token::last_token(record.partition, count).0,
-                after: after.clone(),
-                items_max: serve::PAGE_ITEMS_MAX,
-                bytes_max: PAGE_BYTES,
-                incarnation: Bytes::new(),
-            };
-            let _flight = self.replica.take_off();
-            let page = fetch_page(&self.peers, holder, request).await.map_err(|error| fail(error.into()))?;
-            let mut durable = Vec::with_capacity(page.items.len());
-            let (mut bytes, items) = (0, page.items.len() as u64);
-            let skipped = !page.more && planted::is("pull-skips-last-page");
-            for item in page.items.into_iter().filter(|_| !skipped) {
-                bytes += (item.key.len() + item.object.len()) as u64;
-                let token = installed.view.token(&item.key);
-                after = serve::cursor(token, &item.key);
-                let merged = self.replica.merge(token, &item.key, item.object, epoch).await;
-                durable.extend(merged.map_err(|error| fail(error.into()))?);
-            }
-            for submitted in durable {
-                if !planted::is("synced-before-sync") {
-                    submitted.await.map_err(|error| fail(error.into()))?;
-                }
-            }
-            let cursor = Cursor { source, after: after.clone() };
-            self.received(record, installed, Some(&cursor), bytes, items).await.map_err(fail)?;
-            self.told(holder, f64::from(page.pressure_percent) / 100.0);
-            if !page.more {
-                break;
-            }
-            self.is_wanted(record).ok_or(PullError::Unwanted)?;
-            self.pace.pay(bytes).await;
-        }
-        if goes_on { Ok(()) } else { self.compare(record, installed, holder).await }
-    }
-
-    async fn compare(
-        &self,
-        record: MoveRecord,
-        installed: &Arc<Installed>,
-        member: MemberIndex,
-    ) -> Result<(), PullError> {
-        let fail = |error: CompareError| PullError::Compare { partition: record.partition, error };
-        let view = installed.view.clone();
-        let token_of = move |key: &[u8]| -> Token { view.token(key) };
-        let comparison = Comparison {
-            peers: &self.peers,
-            replica: &self.replica,
-            cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
-            epoch: installed.view.epoch(),
-            member,
-            token_of: &token_of,
-        };
-        let count = installed.view.count();
-        let first = token::first_token(record.partition, count).0;
-        let last = token::last_token(record.partition, count).0;
-        let fetched = comparison.run(first, last).await.map_err(fail)?;
-        self.received(record, installed, None, fetched.bytes, fetched.items).await.map_err(fail)
-    }
-
-    /// Counts what arrived and records how far the copying is; both survive a restart.
-    async fn received(
-        &self,
-        record: MoveRecord,
-        installed: &Installed,
-        cursor: Option<&Cursor>,
-        bytes: u64,
-        items: u64,
-    ) -> Result<(), CompareError> {
-        let since = installed.view.ring().target.as_ref().map(|target| target.since);
-        let moved = {
-            let mut state = self.state.lock();
-            state.moved_since_start += bytes;
-            let since = since.unwrap_or(state.moved.since);
-            if state.moved.since != since {
-                state.moved = MovedTotal { since, ..MovedTotal::default() };
-            }
-            state.moved.bytes += bytes;
-            state.moved.items += items;
-            state.moved
-        };
-        let mut changes = vec![moved.put()];
-        changes.extend(cursor.map(|cursor| record.put_cursor(cursor)));
-        Ok(self.record(changes).await?)
-    }
-
     async fn complete(&self, record: MoveRecord) -> Result<(), PullError> {
         if planted::is("synced-before-sync") {
             self.state.lock().synced.insert(record);
@@ -387,11 +274,5 @@ impl Pulls {
     async fn record(&self, changes: Vec<Change>) -> Result<(), crate::storage::StorageError> {
         let reservation = self.replica.committer().reserve_control().await;
         self.replica.committer().submit(changes, reservation).await
-    }
-}
-
-impl From<FetchError> for PullError {
-    fn from(error: FetchError) -> Self {
-        Self::Compare { partition: u32::MAX, error: error.into() }
     }
 }

@@ -9,6 +9,7 @@ use annulus_proto::v1::{BucketDigest, DigestReply, DigestRequest, PageItem, Page
 use bytes::Bytes;
 use dynamo::digest::{Buckets, RangeDigest};
 use dynamo::object::digest_of_encoded;
+use dynamo::reconcile::{leaf, leaf_tokens};
 use dynamo::token::Token;
 use std::time::Duration;
 use tonic::Status;
@@ -57,12 +58,24 @@ pub async fn page(
     Ok(PageReply { items, more: page.more, checksum: checksum.finalize(), epoch: ring.epoch(), pressure_percent })
 }
 
-/// Digests of the buckets of a token range.
+/// Digests of the buckets of a token range, or which of its leaves have other sums than the sender's.
 ///
 /// # Errors
-/// As [`page`]; `INVALID_ARGUMENT` for a fanout that is no power of two up to 1024.
+/// As [`page`]; `INVALID_ARGUMENT` for a fanout that is no power of two up to 1024, and for sums that do not fit the
+/// range.
 pub async fn digest(ring: &RingState, replica: &Replica, request: DigestRequest) -> Result<DigestReply, Status> {
     check(ring, &request.cluster, &request.incarnation, request.epoch).await?;
+    if !request.leaf_sums.is_empty() {
+        let leaves = leaves_of(request.first_token, request.last_token);
+        let leaves = leaves.filter(|leaves| leaves.len() == request.leaf_sums.len());
+        let leaves =
+            leaves.ok_or_else(|| Status::invalid_argument("the sums do not fit the leaves of the range"))?;
+        // The sums have every write that was let in, durable or not.
+        let differing = (0u32..).zip(replica.leaves().sums(leaves)).zip(&request.leaf_sums);
+        let differing = differing.filter(|((_, ours), theirs)| ours != *theirs).map(|((at, _), _)| at).collect();
+        settle(replica).await?;
+        return Ok(DigestReply { differing, epoch: ring.epoch(), ..DigestReply::default() });
+    }
     if !request.fanout.is_power_of_two() || request.fanout > FANOUT_MAX {
         return Err(Status::invalid_argument(format!("a fanout of {} is not supported", request.fanout)));
     }
@@ -74,7 +87,14 @@ pub async fn digest(ring: &RingState, replica: &Replica, request: DigestRequest)
         .into_iter()
         .map(|digest| BucketDigest { count: digest.count, sum: Bytes::copy_from_slice(&digest.sum.to_le_bytes()) })
         .collect();
-    Ok(DigestReply { buckets, epoch: ring.epoch() })
+    Ok(DigestReply { buckets, epoch: ring.epoch(), ..DigestReply::default() })
+}
+
+/// Leaves of an inclusive token range; `None` if it ends within one.
+pub(super) fn leaves_of(first_token: u64, last_token: u64) -> Option<std::ops::Range<usize>> {
+    let (first, last) = (leaf(Token(first_token)), leaf(Token(last_token)));
+    let whole = leaf_tokens(first).0 == first_token && leaf_tokens(last).1 == last_token && first <= last;
+    whole.then_some(first..last + 1)
 }
 
 /// Digests of what this node has in each bucket.
