@@ -120,3 +120,43 @@ impl Detector {
         }
     }
 }
+
+/// Watches a connection for the time after which it is given up, in which nothing at all was heard.
+///
+/// Time in which the observer itself did not run is no silence of the other's: whoever wakes up late listens once more
+/// before it judges, as in Lifeguard (Dadgar, Phillips, Currey 2018), since what was said meanwhile lies unread.
+#[derive(Clone, Copy, Debug)]
+pub struct Silence {
+    heard: Duration,
+    max: Duration,
+    late_max: Duration,
+}
+
+impl Silence {
+    /// Given up after `max`. An observer that looks more than `late_max` after it should have was asleep.
+    #[must_use]
+    pub fn new(max: Duration, late_max: Duration, now: Duration) -> Self {
+        Self { heard: now, max, late_max }
+    }
+
+    /// A sign of life.
+    pub fn heard(&mut self, now: Duration) {
+        self.heard = now;
+    }
+
+    /// When to look.
+    #[must_use]
+    pub fn due(&self) -> Duration {
+        self.heard + self.max
+    }
+
+    /// Whether it has been silent for too long. If not, look again when it is [`due`](Self::due).
+    pub fn is_too_long(&mut self, now: Duration) -> bool {
+        let Some(late) = now.checked_sub(self.due()) else { return false };
+        if late > self.late_max {
+            self.heard = now;
+            return false;
+        }
+        true
+    }
+}

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests may panic, in functions that tests share too")]
 
-use dynamo::detector::{Bounds, Detector, Verdict};
+use dynamo::detector::{Bounds, Detector, Silence, Verdict};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -98,4 +98,20 @@ fn a_steady_member_is_suspected_sooner_than_an_unsteady_one() {
     assert!(after(0) < ms(600), "{:?}", after(0));
     assert!(after(200) > after(0) + ms(100), "{:?}", after(200));
     assert!(after(200) <= BOUNDS.silence_max);
+}
+
+#[test]
+fn who_has_slept_listens_before_it_judges() {
+    let mut silence = Silence::new(ms(1000), ms(250), ms(0));
+    assert!(!silence.is_too_long(ms(999)));
+    assert!(silence.is_too_long(ms(1000)));
+    assert!(silence.is_too_long(ms(1250)));
+    silence.heard(ms(500));
+    assert_eq!(silence.due(), ms(1500));
+    assert!(!silence.is_too_long(ms(1400)));
+    // The observer was stopped meanwhile: nothing is known of the other.
+    assert!(!silence.is_too_long(ms(30_000)));
+    assert_eq!(silence.due(), ms(31_000));
+    // Awake, it hears nothing either.
+    assert!(silence.is_too_long(ms(31_000)));
 }

@@ -2,6 +2,7 @@
 
 use super::Peers;
 use super::frames::{FrameError, FrameReader, FrameWriter};
+use super::listening::Listening;
 use super::observed::{Asked, Observed};
 use super::pending::{Answer, Listener, PendingRequests};
 use crate::config::Limits;
@@ -11,7 +12,6 @@ use annulus_proto::v1::{Frame, Hello, Request, request::Operation};
 use bytes::Bytes;
 use dynamo::preference::MemberIndex;
 use dynamo::ring::Member;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -416,20 +416,14 @@ async fn receive<R: AsyncRead + Unpin>(
     incoming: &mut FrameReader<R>,
     ring_wanted: &mpsc::Sender<()>,
 ) -> Result<(), SessionError> {
-    let mut heard = Instant::now();
-    let mut silence = pin!(tokio::time::sleep(SILENCE_MAX));
+    let mut listening = Listening::new();
     loop {
         let frame = tokio::select! {
+            biased;
             frame = incoming.next() => frame?.ok_or(SessionError::Ended)?,
-            () = silence.as_mut() => {
-                if heard.elapsed() >= SILENCE_MAX {
-                    return Err(SessionError::Silent);
-                }
-                silence.as_mut().reset(heard + SILENCE_MAX);
-                continue;
-            }
+            () = listening.too_long() => return Err(SessionError::Silent),
         };
-        heard = Instant::now();
+        listening.heard();
         peer.observed.heard();
         // A full channel means that the ring is already about to be sent.
         if frame.ring_wanted || (frame.epoch < peers.ring.epoch() && frame.ring.is_empty()) {

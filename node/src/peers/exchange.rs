@@ -4,6 +4,7 @@ use super::Peers;
 use super::client::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, HEARTBEAT, SILENCE_MAX};
 use super::frames::{FrameReader, FrameWriter};
 use super::incoming;
+use super::listening::Listening;
 use crate::net::{BoxedIo, Incoming};
 use crate::replica::InFlight;
 use crate::ring_state::RingState;
@@ -20,12 +21,11 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
+use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 use uuid::Uuid;
@@ -206,38 +206,36 @@ impl<H: RequestHandler> Session<H> {
         let session = Arc::new(self);
         let at_once = Arc::new(Semaphore::new(FRAMES_AT_ONCE_MAX));
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        let mut heard = Instant::now();
-        let mut silence = pin!(tokio::time::sleep(SILENCE_MAX));
+        let mut listening = Listening::new();
         loop {
             let frame = tokio::select! {
+                biased;
+                _ = heartbeat.tick() => {
+                    session.beat();
+                    continue;
+                }
                 message = incoming.next() => match message {
                     Ok(Some(frame)) => frame,
                     Ok(None) | Err(_) => return,
                 },
                 // A peer that is not heard is told so by the end of the stream. If only its way here is cut, it would
                 // else take the heartbeats from here for a sign that all is well, and wait for answers in vain.
-                () = silence.as_mut() => {
-                    if heard.elapsed() >= SILENCE_MAX {
-                        return;
-                    }
-                    silence.as_mut().reset(heard + SILENCE_MAX);
-                    continue;
-                }
+                () = listening.too_long() => return,
                 () = session.replaced.cancelled() => return,
-                _ = heartbeat.tick() => {
-                    // No room means that replies are under way, which is a sign of life too.
-                    let _ = session.replies.try_send(session.frame());
-                    continue;
-                }
             };
             session.gossip(&frame).await;
             if frame.requests.is_empty() {
-                heard = Instant::now();
+                listening.heard();
                 continue;
             }
-            let Ok(permit) = at_once.clone().acquire_owned().await else { return };
+            let permit = tokio::select! {
+                permit = at_once.clone().acquire_owned() => permit,
+                // What is slow, as when the disk is, is alive.
+                () = session.beat_on(&mut heartbeat) => return,
+            };
+            let Ok(permit) = permit else { return };
             // Only now: while this side did not listen, the other was not silent.
-            heard = Instant::now();
+            listening.heard();
             let flight = session.handler.take_off();
             // After taking off, so that whoever waits for what is in flight waits for this frame or it is not begun.
             if session.replaced.is_cancelled() {
@@ -261,6 +259,22 @@ impl<H: RequestHandler> Session<H> {
                     begun.finish(&session).await;
                     drop((permit, flight));
                 });
+            }
+        }
+    }
+
+    /// Gives a sign of life.
+    fn beat(&self) {
+        // No room means that replies are under way, which is a sign of life too.
+        let _ = self.replies.try_send(self.frame());
+    }
+
+    /// Gives signs of life until the sender has begun a newer stream.
+    async fn beat_on(&self, heartbeat: &mut Interval) {
+        loop {
+            tokio::select! {
+                () = self.replaced.cancelled() => return,
+                _ = heartbeat.tick() => self.beat(),
             }
         }
     }

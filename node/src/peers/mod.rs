@@ -4,6 +4,7 @@ mod client;
 mod exchange;
 mod frames;
 mod incoming;
+mod listening;
 mod observed;
 mod pending;
 
