@@ -56,9 +56,14 @@ sim: ## Whole nodes in a deterministic simulation: SEEDS=500, or one to replay w
 	cargo build --locked -q -p annulus-sim
 	"$(CARGO_TARGET_DIR)/debug/annulus-sim" $(if $(SEED),one --talk --seed $(SEED),run --seeds $(SEEDS))
 
+# The fuzz tests: what `make unit` runs for a second each, by package and, where they are unit tests, by name.
+FUZZ := cargo test --locked -p dynamo -p annulus-operator --test fuzz -- --nocapture --test-threads=16 && \
+	cargo test --locked -p annulus-node --lib -- --nocapture --test-threads=16 survive any_stream any_split any_journal
+
 .PHONY: soak
-soak: ## The simulation for as long as told: MINUTES=10
+soak: ## The simulation for as long as told, and all decoders fuzzed for a fifth as long before: MINUTES=10
 	cargo build --locked -q -p annulus-sim
+	export FUZZ_SECONDS=$$(($(MINUTES) * 4)); $(FUZZ)
 	"$(CARGO_TARGET_DIR)/debug/annulus-sim" soak --minutes $(MINUTES)
 
 .PHONY: planted
@@ -75,11 +80,9 @@ compat: ## Client libraries against a ring on loopback, or on a Kubernetes: make
 	cargo build --locked -p annulus-node
 	ONLY='$(ONLY)' WHERE='$(WHERE)' tests/compat/run.sh
 
-# How long to fuzz.
-MINUTES ?= 10
 .PHONY: fuzz
-fuzz: ## Damaged bytes to every decoder of objects, contexts, changes: make fuzz MINUTES=60
-	FUZZ_SECONDS=$$(($(MINUTES) * 60)) cargo test --locked -p dynamo --test fuzz -- --nocapture
+fuzz: ## Damaged bytes to every decoder of what comes from clients, peers, disks and people: make fuzz MINUTES=60
+	export FUZZ_SECONDS=$$(($(MINUTES) * 20)); $(FUZZ)
 
 .PHONY: crds
 crds: ## Write the CRDs anew from the operator's types

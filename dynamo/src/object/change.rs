@@ -169,7 +169,7 @@ pub enum Refusal {
 pub struct By {
     /// See [`Object::put`].
     pub actor: Actor,
-    /// Later than [`Object::max_timestamp`].
+    /// Later than [`Object::max_timestamp`], and not before `now_ms`.
     pub timestamp: Hlc,
     /// What counts as expired, in milliseconds since 1970.
     pub now_ms: u64,
@@ -207,7 +207,7 @@ impl Change {
         }
     }
 
-    /// Bytes of what it carries.
+    /// Bytes of what it carries, or up to where it writes: a value has room for it only if it may be as long as this.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
@@ -222,7 +222,11 @@ impl Change {
                 field.len() + expected.as_ref().map_or(0, Bytes::len) + value.len()
             }
             Self::Replace { bytes, .. } => bytes.as_ref().map_or(0, Bytes::len),
-            Self::Append(bytes) | Self::SetRange { bytes, .. } => bytes.len(),
+            Self::Append(bytes) => bytes.len(),
+            Self::SetRange { bytes, .. } if bytes.is_empty() => 0,
+            Self::SetRange { offset, bytes } => {
+                usize::try_from(*offset).unwrap_or(usize::MAX).saturating_add(bytes.len())
+            }
         }
     }
 }

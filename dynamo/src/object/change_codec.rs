@@ -13,12 +13,15 @@ use super::structure_codec::{unzigzag, zigzag};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 const VERSION: u8 = 1;
+/// Most room that is made at once, in bytes.
+const ROOM_BYTES_MAX: usize = 64 << 10;
 
 impl Change {
     /// The change as bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut to = BytesMut::with_capacity(self.bytes() + 32);
+        // Of what is written at an offset, only a part is carried.
+        let mut to = BytesMut::with_capacity(self.bytes().min(ROOM_BYTES_MAX) + 32);
         to.put_u8(VERSION);
         match self {
             Self::Increment { by } => {

@@ -73,6 +73,11 @@ impl Coordinator {
         if bytes > bytes_max { Err(RequestError::KeyTooLong { bytes, bytes_max }) } else { Ok(()) }
     }
 
+    fn check_change(&self, change: &Change) -> Result<(), RequestError> {
+        let (bytes, bytes_max) = (change.bytes(), self.parts.limits.value_bytes_max);
+        if bytes > bytes_max { Err(RequestError::ValueTooLong { bytes, bytes_max }) } else { Ok(()) }
+    }
+
     /// Bounds the time of a request.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T, RequestError>>) -> Result<T, RequestError> {
         let limit = self.parts.limits.request_timeout;
@@ -108,10 +113,7 @@ impl KeyValue for Coordinator {
 
     async fn change(&self, key: Bytes, change: Change, options: WriteOptions) -> Result<Outcome, RequestError> {
         self.check_key(&key)?;
-        let (bytes, bytes_max) = (change.bytes(), self.parts.limits.value_bytes_max);
-        if bytes > bytes_max {
-            return Err(RequestError::ValueTooLong { bytes, bytes_max });
-        }
+        self.check_change(&change)?;
         self.in_time(self.write_change(key, change, options)).await
     }
 

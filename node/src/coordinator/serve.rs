@@ -189,6 +189,7 @@ impl Coordinator {
         options: WriteOptions,
     ) -> Result<reply::Result, reply::Result> {
         let change = Change::decode(change).map_err(|error| invalid(&error))?;
+        self.check_change(&change).map_err(|error| invalid(&error))?;
         if !may_coordinate(installed, key, &change) {
             return Err(failed(failure::Code::NotAReplica, "this node may not coordinate the change"));
         }

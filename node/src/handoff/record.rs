@@ -120,3 +120,42 @@ fn parse(key: &[u8]) -> Option<(u8, MoveRecord)> {
     let since = u64::from_be_bytes(rest.get(4..12)?.try_into().ok()?);
     Some((*kind, MoveRecord { partition, since }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryEngine;
+    use annulus_fuzz::{damaged, fuzz};
+
+    #[test]
+    fn records_survive_anything_beside_them() {
+        fuzz("records of moves", |noise| {
+            let engine = MemoryEngine::new();
+            let record = MoveRecord { partition: noise.number() as u32, since: noise.number() };
+            let cursor = Cursor { source: noise.number(), after: noise.bytes(9).into() };
+            let total = MovedTotal { since: noise.number(), bytes: noise.number(), items: noise.number() };
+            let good = [record.put_cursor(&cursor), record.put_synced(), total.put()];
+            engine.commit(&good).unwrap();
+            assert_eq!(record.cursor(&engine).unwrap(), Some(cursor.clone()));
+            assert_eq!(MovedTotal::read(&engine).unwrap(), total);
+            let only = BTreeSet::from([record]);
+            assert_eq!(recorded(&engine).unwrap(), (only.clone(), only));
+            for change in good {
+                let Change::Put { space, key, value } = change else { continue };
+                let damaged_key = Bytes::from(damaged(noise, &key, &value));
+                let value = Bytes::from(damaged(noise, &value, &key));
+                engine.commit(&[Change::Put { space, key, value: value.clone() }]).unwrap();
+                if !damaged_key.is_empty() {
+                    engine.commit(&[Change::Put { space, key: damaged_key, value }]).unwrap();
+                }
+            }
+            let (synced, all) = recorded(&engine).unwrap();
+            assert!(all.contains(&record) && synced.is_subset(&all));
+            for record in all {
+                let _ = record.cursor(&engine).unwrap();
+                engine.commit(&record.forget()).unwrap();
+            }
+            let _ = MovedTotal::read(&engine).unwrap();
+        });
+    }
+}

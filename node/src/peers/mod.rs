@@ -3,6 +3,8 @@
 mod client;
 mod exchange;
 mod frames;
+#[cfg(test)]
+mod fuzz;
 mod incoming;
 mod listening;
 mod observed;

@@ -8,6 +8,9 @@ use dynamo::token::{PartitionCount, SLOTS, Token, slots};
 use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+/// No slot has as many keys or bytes; and those of all slots together can be counted too.
+const COUNT_END: i64 = 1 << 48;
+
 /// Counts of one hash slot.
 #[derive(Debug)]
 struct Count {
@@ -127,10 +130,11 @@ impl Counters {
         }
     }
 
-    /// Reads what [`encode`](Counters::encode) has written; `None`: it ends too early.
+    /// Reads what [`encode`](Counters::encode) has written; `None`: it ends too early, or nobody has counted this.
     pub(super) fn decode(bytes: &mut Bytes) -> Option<Self> {
         let mut slot = || {
-            let mut count = || bytes.try_get_i64_le().ok().map(AtomicI64::new);
+            let possible = |count: &i64| (0..COUNT_END).contains(count);
+            let mut count = || bytes.try_get_i64_le().ok().filter(possible).map(AtomicI64::new);
             let (live, items, size, dead) = (count()?, count()?, count()?, count()?);
             let due_ms = AtomicU64::new(bytes.try_get_u64_le().ok()?);
             Some(Count { live, items, bytes: size, dead, due_ms })

@@ -254,11 +254,11 @@ fn hint_key(target: Uuid, token: Token, key: &[u8]) -> Bytes {
     Bytes::from(bytes)
 }
 
-fn token_of(hint_key: &Bytes) -> Option<Token> {
+pub(super) fn token_of(hint_key: &Bytes) -> Option<Token> {
     super::split_storage_key(&hint_key.slice(16.min(hint_key.len())..)).map(|(token, _)| token)
 }
 
-fn split_hint_key(hint_key: Bytes, object: Bytes) -> Option<(Uuid, HeldHint)> {
+pub(super) fn split_hint_key(hint_key: Bytes, object: Bytes) -> Option<(Uuid, HeldHint)> {
     let target = Uuid::from_bytes(*hint_key.first_chunk::<16>()?);
     let (token, key) = super::split_storage_key(&hint_key.slice(16..))?;
     Some((target, HeldHint { hint_key, token, key, object }))

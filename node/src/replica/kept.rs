@@ -49,7 +49,7 @@ pub(super) fn keep(
     Ok(true)
 }
 
-fn encode(counters: &Counters, leaves: &Leaves) -> Bytes {
+pub(super) fn encode(counters: &Counters, leaves: &Leaves) -> Bytes {
     let mut bytes = BytesMut::new();
     bytes.put_u8(VERSION);
     leaves.encode(&mut bytes);
@@ -59,7 +59,7 @@ fn encode(counters: &Counters, leaves: &Leaves) -> Bytes {
     bytes.freeze()
 }
 
-fn decode(mut bytes: Bytes) -> Option<(Counters, Leaves)> {
+pub(super) fn decode(mut bytes: Bytes) -> Option<(Counters, Leaves)> {
     let checksum = bytes.split_off(bytes.len().checked_sub(4)?).get_u32_le();
     if checksum != crc32fast::hash(&bytes) || bytes.try_get_u8().ok()? != VERSION {
         return None;

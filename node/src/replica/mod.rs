@@ -4,6 +4,8 @@
 //! client's write, which gets a dot here). Both check the ring's fence under the lock of the key.
 
 mod counters;
+#[cfg(test)]
+mod fuzz;
 mod grace;
 mod hints;
 mod kept;

@@ -179,4 +179,23 @@ mod tests {
         assert_eq!(drawn.iter().collect::<BTreeSet<_>>().len(), drawn.len());
         assert!(drawn.iter().all(|&birth| births.is_of_this_start(birth)));
     }
+
+    #[test]
+    fn births_survive_anything_among_the_records() {
+        annulus_fuzz::fuzz("births", |noise| {
+            let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
+            let random = noise.number() as u32;
+            for _ in 0..noise.below(6) {
+                let near = series_key(u64::from(random) + noise.below(3) as u64);
+                let key = Bytes::from(annulus_fuzz::damaged(noise, &near, b"births"));
+                let value = noise.bytes(3).into();
+                if !key.is_empty() {
+                    engine.commit(&[Change::Put { space: Space::Meta, key, value }]).unwrap();
+                }
+            }
+            let (first, second) =
+                (Births::open(engine.clone(), random).unwrap(), Births::open(engine, random).unwrap());
+            assert_ne!(first.next(), second.next());
+        });
+    }
 }

@@ -7,7 +7,7 @@
 //! engine opened again; if that was not it, the batch is put back and the damage reported.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// The last batch of a journal, taken off.
@@ -73,20 +73,43 @@ fn newest_journal(directory: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-/// Where the last batch that has both a beginning and an end lies. Reads the format of fjall 3's journal: entries of
-/// one tag byte and fixed fields, little endian, items with their key and value behind.
+/// Where the last batch lies, if it has both a beginning and an end and nothing has been written behind it: what was begun
+/// after it says that it was flushed, so that a hole in it is damage. Reads the format of fjall 3's journal: entries of one
+/// tag byte and fixed fields, little endian, items with their key and value behind.
 fn find_last_batch(journal: &Path) -> io::Result<Option<(u64, u64)>> {
     let mut reader = BufReader::with_capacity(1 << 20, File::open(journal)?);
     let (mut at, mut start, mut last) = (0, None, None);
     loop {
-        let Some(entry) = read_entry(&mut reader)? else { return Ok(last) };
-        match (&entry, start) {
-            (Entry::Start, _) => start = Some(at),
-            (Entry::Content(_), _) => {}
-            (Entry::End, Some(start)) => last = Some((start, at + entry.len())),
-            (Entry::End, None) => return Ok(last),
+        match (read_entry(&mut reader)?, start) {
+            (Some(entry @ Entry::Start), _) => {
+                start = Some(at);
+                at += entry.len();
+            }
+            (Some(entry @ Entry::Content(_)), _) => at += entry.len(),
+            (Some(entry @ Entry::End), Some(start)) => {
+                at += entry.len();
+                last = Some((start, at));
+            }
+            (Some(Entry::End), None) | (None, _) => break,
         }
-        at += entry.len();
+    }
+    let Some((_, end)) = last else { return Ok(None) };
+    reader.seek(SeekFrom::Start(end))?;
+    Ok(if only_zeros(&mut reader)? { last } else { None })
+}
+
+/// Whether there is nothing but room made in advance.
+fn only_zeros(reader: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(true);
+        }
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        let length = bytes.len();
+        reader.consume(length);
     }
 }
 
@@ -221,5 +244,44 @@ mod tests {
         fs::write(&journal, sound).unwrap();
         let engine = FjallEngine::open(place.path(), &FjallOptions::default()).unwrap();
         assert_eq!(stored(&engine).len(), 6);
+    }
+
+    #[test]
+    fn damage_in_a_commit_that_another_has_followed_is_reported_even_when_that_was_cut_off() {
+        let place = tempfile::tempdir().unwrap();
+        let journal = store(place.path());
+        let (start, _) = find_last_batch(&journal).unwrap().unwrap();
+        make_hole(&journal, 2);
+        let mut bytes = fs::read(&journal).unwrap();
+        bytes.truncate(usize::try_from(start).unwrap() + 5000);
+        fs::write(&journal, &bytes).unwrap();
+        let refused = FjallEngine::open(place.path(), &FjallOptions::default()).map(|_| ());
+        assert!(matches!(refused, Err(EngineError::Open { .. })), "{refused:?}");
+        assert!(fs::read(&journal).unwrap() == bytes, "the journal was changed");
+    }
+
+    /// Whatever a journal holds, the batch found lies within it, and taking it off and putting it back changes nothing.
+    #[test]
+    fn any_journal_is_searched_without_harm() {
+        let place = tempfile::tempdir().unwrap();
+        let journal = store(place.path());
+        let sound = fs::read(&journal).unwrap();
+        let (_, end) = find_last_batch(&journal).unwrap().unwrap();
+        // Without the values, so that it is the headers that are damaged.
+        let end = usize::try_from(end).unwrap();
+        let lean: Vec<u8> = sound[..end].iter().copied().filter(|byte| ![1, 2, 3].contains(byte)).collect();
+        annulus_fuzz::fuzz("journals", |noise| {
+            let good = if noise.one_in(2) { &sound[..end] } else { &lean[..] };
+            let bytes = annulus_fuzz::damaged(noise, good, &sound[end - 200..end]);
+            fs::write(&journal, &bytes).unwrap();
+            let found = annulus_fuzz::within(2 << 20, || find_last_batch(&journal)).unwrap();
+            let length = bytes.len() as u64;
+            assert!(found.is_none_or(|(start, end)| start < end && end <= length), "{found:?} of {length}");
+            if let Some(batch) = LastBatch::take_off(place.path()).unwrap() {
+                assert_eq!(fs::metadata(&journal).unwrap().len(), batch.start());
+                batch.put_back().unwrap();
+            }
+            assert!(fs::read(&journal).unwrap() == bytes, "the journal was changed");
+        });
     }
 }

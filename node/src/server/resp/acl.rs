@@ -163,7 +163,8 @@ fn read(path: &Path) -> Result<Users, AclError> {
     parse(&std::fs::read_to_string(path).map_err(failed)?)
 }
 
-fn parse(text: &str) -> Result<Users, AclError> {
+/// Users from the text of a file.
+pub(super) fn parse(text: &str) -> Result<Users, AclError> {
     let mut users = Users::new();
     for (line, words) in (1..).zip(text.lines()) {
         let mut words = words.split_whitespace();
@@ -306,7 +307,8 @@ impl User {
 
 fn from_hex(digits: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
-    if digits.len() != 64 || !digits.is_ascii() {
+    // Reading a number would take a sign for a digit.
+    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
     for (at, byte) in bytes.iter_mut().enumerate() {
@@ -342,12 +344,14 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_an_error_and_no_password_is_told() {
+        let signed = format!("user a #{}", "+f".repeat(32));
         for (text, expected) in [
             ("user a on +@nonsense", "line 1: rule '+@nonsense' is not known here"),
             ("user a on +nonsense", "line 1: rule '+nonsense' is not known here"),
             ("\nuser a on %R~a", "line 2: rule '%R~a' is not known here"),
             ("user a <secret", "line 1: rule '<' is not known here"),
             ("user a #12", "line 1: rule '#12' is not known here"),
+            (&signed, &format!("line 1: rule '#{}' is not known here", "+f".repeat(32))),
             ("usr a on", "line 1: expected 'user NAME rules'"),
             ("user a on\nuser a off", "line 2: user 'a' appears twice"),
         ] {

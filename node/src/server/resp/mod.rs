@@ -16,6 +16,8 @@ mod config;
 mod connection;
 mod dispatch;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod glob;
 mod hashes;
 mod in_flight;
