@@ -1,0 +1,110 @@
+//! Real nodes, each with a network and a disk of its own, which are broken while clients write and read. Nothing that was
+//! acknowledged may be lost, and nothing invented.
+
+mod cluster;
+mod load;
+mod sandbox;
+mod scenarios;
+
+use anyhow::{Context, bail, ensure};
+use clap::Parser;
+use cluster::Cluster;
+use scenarios::{Found, Scenario};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+#[derive(Parser)]
+#[command(name = "annulus-faults", about, version)]
+struct Arguments {
+    /// Scenarios to run; all if absent.
+    names: Vec<String>,
+    /// Only those of the short set.
+    #[arg(long)]
+    short: bool,
+    /// Say what there is, and run nothing.
+    #[arg(long)]
+    list: bool,
+    /// The node's program; the one beside this if absent.
+    #[arg(long)]
+    node: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let chosen = chosen(&arguments)?;
+    if arguments.list {
+        chosen.iter().for_each(|scenario| println!("{:<18} {}", scenario.name, scenario.about));
+        return Ok(());
+    }
+    sandbox::enter()?;
+    let beside = || Ok::<_, std::io::Error>(std::env::current_exe()?.with_file_name("annulus-node"));
+    let program = arguments.node.clone().map_or_else(beside, Ok)?;
+    ensure!(program.exists(), "{} is missing; build it: cargo build -p annulus-node", program.display());
+    println!(
+        "| scenario | seconds | requests | acknowledged keys | lost | invented | stale reads | failed | longest ms | |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut wrong = Vec::new();
+    for scenario in &chosen {
+        let begun = Instant::now();
+        match runtime.block_on(run(scenario, &program)) {
+            Ok(found) => {
+                print(scenario, &found, begun.elapsed().as_secs_f64());
+                let outcome = found.outcome;
+                let stale = outcome.stale > 0 && !scenario.stale_reads;
+                if outcome.lost > 0 || outcome.invented > 0 || stale || outcome.acknowledged == 0 {
+                    wrong.push(scenario.name);
+                }
+            }
+            Err(error) => {
+                println!(
+                    "| {} | {:.0} | | | | | | | | **{error:#}** |",
+                    scenario.name,
+                    begun.elapsed().as_secs_f64()
+                );
+                wrong.push(scenario.name);
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { bail!("not as it should be: {}", wrong.join(", ")) }
+}
+
+fn chosen(arguments: &Arguments) -> anyhow::Result<Vec<Scenario>> {
+    let mut all = scenarios::all();
+    let unknown = arguments.names.iter().find(|name| all.iter().all(|scenario| scenario.name != **name));
+    if let Some(unknown) = unknown {
+        bail!("there is no scenario {unknown:?}; --list names them");
+    }
+    all.retain(|scenario| arguments.names.is_empty() || arguments.names.iter().any(|name| name == scenario.name));
+    all.retain(|scenario| !arguments.short || scenario.short);
+    Ok(all)
+}
+
+async fn run(scenario: &Scenario, program: &Path) -> anyhow::Result<Found> {
+    let place = tempfile::tempdir().context("making a place for disks")?;
+    let mut cluster = Cluster::start(program, place.path(), scenario.nodes).await?;
+    let found = (scenario.run)(&mut cluster).await;
+    if found.is_err() {
+        for ordinal in 0..scenario.nodes {
+            eprintln!("node-{ordinal}'s log ends with\n{}", cluster.log(ordinal));
+        }
+    }
+    found
+}
+
+fn print(scenario: &Scenario, found: &Found, seconds: f64) {
+    let outcome = found.outcome;
+    println!(
+        "| {} | {seconds:.0} | {} | {} | {} | {} | {} | {} | {:.0} | {} |",
+        scenario.name,
+        outcome.requests,
+        outcome.acknowledged,
+        outcome.lost,
+        outcome.invented,
+        outcome.stale,
+        outcome.failed,
+        outcome.longest_ms,
+        found.note
+    );
+}
