@@ -1,5 +1,6 @@
 //! The checkers: what each answer to a client, and the end of a run, must satisfy.
 
+use crate::changes;
 use crate::history::{Kind, Op, Outcome};
 use crate::shared::{Shared, Unseen};
 use annulus_node::storage::Space;
@@ -137,6 +138,7 @@ fn strict_read_sees_strict_writes(shared: &Shared, op: &Op) {
 #[must_use]
 pub fn objects_of_holders(shared: &Shared) -> BTreeMap<Bytes, Vec<(usize, Option<Bytes>)>> {
     let mut keys: BTreeSet<Bytes> = shared.history.lock().iter().map(|op| op.key.clone()).collect();
+    keys.extend(shared.changes.lock().iter().map(|change| change.key.clone()));
     let Some(view) = shared.view() else { return BTreeMap::new() };
     let slots = shared.slots.lock();
     let volume_of = |incarnation| {
@@ -160,6 +162,7 @@ pub fn objects_of_holders(shared: &Shared) -> BTreeMap<Bytes, Vec<(usize, Option
 
 /// At the end: all holders of a key have the same object, and it holds exactly the writes that nothing has replaced.
 pub fn at_the_end(shared: &Shared) {
+    changes::at_the_end(shared);
     for what in shared.oracle.lock().take_faults() {
         shared.find("one-dot-one-value", what);
     }
