@@ -3,13 +3,16 @@
 use crate::changes;
 use crate::history::{Kind, Op, Outcome};
 use crate::shared::{Shared, Unseen};
+use annulus_node::ring_state::RING_KEY;
 use annulus_node::storage::Space;
 use bytes::Bytes;
 use dynamo::hlc::{Clock, Hlc};
 use dynamo::object::{Dot, Object};
+use dynamo::ring::from_json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// How far ahead of a node's wall clock its timestamps may be: the bound on drift, and a little for what is counted.
 const CLOCK_SLACK_MS: u64 = Clock::DRIFT_MAX_MS + 1000;
@@ -67,6 +70,18 @@ pub fn timestamp_given(shared: &Shared, slot: usize, timestamp: u64) {
     if given > most {
         let what = format!("n{slot} gives a new key a timestamp {} ms ahead of its clock", given - highest);
         shared.find("clocks-stay-near", what);
+    }
+}
+
+/// The ring that a node says it serves by is on its disk: the moves go on because of what nodes say, and a node that
+/// came back with an older ring would serve by lists that are no more.
+pub fn ring_is_durable(shared: &Shared, slot: usize, incarnation: Uuid, epoch: u64) {
+    let volume = shared.slots.lock()[slot].volume.clone();
+    let Some(volume) = volume.filter(|volume| volume.incarnation == incarnation && epoch > 0) else { return };
+    let stored = volume.disk.synced(Space::Meta, RING_KEY).and_then(|json| from_json(&json).ok());
+    let stored = stored.map_or(0, |ring| ring.epoch);
+    if stored < epoch {
+        shared.find("ring-on-disk", format!("n{slot} serves by epoch {epoch} and has epoch {stored} on its disk"));
     }
 }
 

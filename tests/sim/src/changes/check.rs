@@ -98,14 +98,14 @@ fn is_sum_of_some(steps: &[i64], sum: i64) -> Option<bool> {
     Some(sums(right).into_iter().any(|right| left.contains(&(sum - right))))
 }
 
-fn puts<'a>(change: &'a Change) -> Option<&'a Bytes> {
+fn puts(change: &Change) -> Option<&Bytes> {
     match &change.command {
         Command::Add(name) | Command::SetField(name) => Some(name),
         _ => None,
     }
 }
 
-fn takes<'a>(change: &'a Change) -> Option<&'a Bytes> {
+fn takes(change: &Change) -> Option<&Bytes> {
     match &change.command {
         Command::Remove(name) | Command::RemoveField(name) => Some(name),
         _ => None,
@@ -284,7 +284,7 @@ mod tests {
         let third = change(Command::Replace(value_of(0)), 0, 9, Told::Unsure);
         let all = [first.clone(), second.clone(), third.clone()];
         let changes: Vec<&Change> = all.iter().collect();
-        let is = |value| one_winner(&all, &changes, value).is_none();
+        let is = |value: Option<&Bytes>| one_winner(&all, &changes, value).is_none();
         assert!(is(Some(&value_of(1))) && is(Some(&value_of(2))));
         assert!(!is(Some(&value_of(0))) && !is(None) && !is(Some(&value_of(3))));
         let twice = [first, second.clone(), second];
