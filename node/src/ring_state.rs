@@ -11,7 +11,8 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
-const RING_KEY: &[u8] = b"ring";
+/// Where the document in force is kept, among what a node keeps about itself.
+pub const RING_KEY: &[u8] = b"ring";
 
 /// A ring document as this node holds it.
 #[derive(Debug)]

@@ -8,6 +8,7 @@
 use super::put::{CoordinateError, RETRY_PAUSE};
 use super::replicate::Replication;
 use super::{Coordinator, ReadOptions, RequestError, WriteOptions};
+use crate::planted;
 use crate::replica::ReplicaError;
 use crate::ring_state::Installed;
 use annulus_proto::v1::{Coordinate, failure, reply, request::Operation};
@@ -112,7 +113,7 @@ impl Coordinator {
                 Ok(Ok(reply::Result::Failure(failure))) => {
                     let unsure = failure.code == failure::Code::Unavailable as i32;
                     let error = super::forward::from_failure(failure);
-                    if unsure && !change.is_idempotent() {
+                    if unsure && !may_be_sent_again(change) {
                         return Err(error);
                     }
                     last = Some(error);
@@ -120,7 +121,7 @@ impl Coordinator {
                 Ok(Ok(_) | Err(_)) | Err(_) => {
                     let missing = format!("{} (no answer)", name(installed, member));
                     let error = RequestError::Unavailable { got: 0, need: 1, missing };
-                    if !change.is_idempotent() {
+                    if !may_be_sent_again(change) {
                         return Err(error);
                     }
                     last = Some(error);
@@ -161,11 +162,16 @@ pub(super) fn may_coordinate(installed: &Installed, key: &Bytes, change: &Change
     installed.me.is_some_and(|me| coordinators(installed, key, change).contains(&me))
 }
 
+/// Whether a change that may have been carried out does no harm when it is carried out again.
+fn may_be_sent_again(change: &Change) -> bool {
+    change.is_idempotent() || planted::is("increment-sent-again")
+}
+
 /// Who may coordinate the change: all that hold the key, or the owner alone.
 fn coordinators(installed: &Installed, key: &Bytes, change: &Change) -> Vec<MemberIndex> {
     let partition = installed.view.partition(installed.view.token(key));
     let Some(placement) = installed.view.placement(partition) else { return Vec::new() };
-    if change.needs_one_coordinator() {
+    if change.needs_one_coordinator() && !planted::is("condition-tested-by-anyone") {
         placement.preference.first().copied().into_iter().collect()
     } else {
         placement.holders()
@@ -180,7 +186,8 @@ fn majorities(installed: &Installed, key: &Bytes, options: WriteOptions) -> (Rea
         let also = placement.also.as_ref().map_or(0, |also| also.list.len());
         placement.preference.len().max(also)
     });
-    let majority = u8::try_from(lists.unwrap_or(1) / 2 + 1).unwrap_or(u8::MAX);
+    let needed = if planted::is("condition-without-majority") { 1 } else { lists.unwrap_or(1) / 2 + 1 };
+    let majority = u8::try_from(needed).unwrap_or(u8::MAX);
     let wanted = options.replicas.unwrap_or(installed.view.ring().quorums.w);
     let writing = WriteOptions { replicas: Some(majority.max(wanted)), strict: true, fenced: true };
     (ReadOptions { replicas: Some(majority), strict: true }, writing)

@@ -314,6 +314,10 @@ impl Replica {
             if planted::is("merge-drops-sibling") && mine.max_timestamp() < object.max_timestamp() {
                 merged = object.clone();
             }
+            if let Some(change) = planted::after_merge(&merged, &mine, &object) {
+                let changed = merged.change(&change, self.by(token, Some(&mine), &merged));
+                merged = changed.0.unwrap_or(merged);
+            }
             if merged == mine {
                 return Ok((None, ()));
             }

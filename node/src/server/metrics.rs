@@ -77,6 +77,8 @@ pub(super) struct FrontMetrics {
 pub(super) struct Operation {
     name: &'static str,
     errors: AtomicU64,
+    /// Refused before they ran.
+    rejected: AtomicU64,
     micros: AtomicU64,
     foreground: Arc<Foreground>,
     /// One for each bound and one for what is above them all.
@@ -115,6 +117,23 @@ impl FrontMetrics {
         self.resp.iter().map(Operation::count).sum()
     }
 
+    /// The RESP commands carried out, one a line, as Redis tells them.
+    pub(super) fn command_stats(&self) -> String {
+        let used =
+            self.resp.iter().filter(|operation| operation.count() > 0 || operation.rejected.load(Relaxed) > 0);
+        let line = |operation: &Operation| {
+            let (calls, micros) = (operation.count(), operation.micros.load(Relaxed));
+            format!(
+                "cmdstat_{}:calls={calls},usec={micros},usec_per_call={:.2},rejected_calls={},failed_calls={}\r\n",
+                operation.name,
+                micros as f64 / calls.max(1) as f64,
+                operation.rejected.load(Relaxed),
+                operation.errors.load(Relaxed),
+            )
+        };
+        used.map(line).collect()
+    }
+
     fn operations(&self) -> impl Iterator<Item = ([(&'static str, &'static str); 2], &Operation)> {
         let resp = self.resp.iter().map(|operation| ("resp", operation));
         let all = resp.chain(self.grpc.iter().map(|operation| ("grpc", operation)));
@@ -130,9 +149,15 @@ impl Operation {
             name,
             foreground,
             errors: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
             micros: AtomicU64::new(0),
             buckets: std::array::from_fn(|_| AtomicU64::new(0)),
         }
+    }
+
+    /// Counts one that was refused before it ran.
+    pub(super) fn reject(&self) {
+        self.rejected.fetch_add(1, Relaxed);
     }
 
     /// Counts one request.

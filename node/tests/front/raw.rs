@@ -552,7 +552,10 @@ async fn what_there_is_no_memory_for_is_refused_and_those_who_read_get_everythin
         .await;
     let mut hoarders = Vec::new();
     for _ in 0..20 {
-        let mut hoarder = TcpStream::connect(served.address).await.unwrap();
+        // With little room in its socket, so that it stands still soon, however fast the machine is.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        let mut hoarder = socket.connect(served.address).await.unwrap();
         hoarder.write_all(&b"GET a\r\n".repeat(50)).await.unwrap();
         hoarders.push(hoarder);
     }

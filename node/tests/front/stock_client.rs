@@ -103,6 +103,20 @@ async fn an_empty_cluster_is_scanned_in_few_calls() {
 }
 
 #[tokio::test]
+async fn deleted_keys_do_not_count_among_those_that_a_scan_looks_for() {
+    let (_served, mut connection) = connect("resp2").await;
+    for key in 0..400 {
+        let () = connection.set(key, 1).await.unwrap();
+    }
+    for key in 0..397 {
+        let () = connection.del(key).await.unwrap();
+    }
+    let (next, keys): (String, Vec<String>) =
+        redis::cmd("SCAN").arg("0").query_async(&mut connection).await.unwrap();
+    assert_eq!((next.as_str(), keys.len()), ("0", 3));
+}
+
+#[tokio::test]
 async fn clients_are_listed_and_can_be_ended() {
     let (served, mut connection) = connect("resp2").await;
     let () = redis::cmd("CLIENT").arg("SETNAME").arg("first").query_async(&mut connection).await.unwrap();

@@ -1,14 +1,18 @@
 //! The checkers: what each answer to a client, and the end of a run, must satisfy.
 
+use crate::changes;
 use crate::history::{Kind, Op, Outcome};
 use crate::shared::{Shared, Unseen};
+use annulus_node::ring_state::RING_KEY;
 use annulus_node::storage::Space;
 use bytes::Bytes;
 use dynamo::hlc::{Clock, Hlc};
 use dynamo::object::{Dot, Object};
+use dynamo::ring::from_json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// How far ahead of a node's wall clock its timestamps may be: the bound on drift, and a little for what is counted.
 const CLOCK_SLACK_MS: u64 = Clock::DRIFT_MAX_MS + 1000;
@@ -66,6 +70,18 @@ pub fn timestamp_given(shared: &Shared, slot: usize, timestamp: u64) {
     if given > most {
         let what = format!("n{slot} gives a new key a timestamp {} ms ahead of its clock", given - highest);
         shared.find("clocks-stay-near", what);
+    }
+}
+
+/// The ring that a node says it serves by is on its disk: the moves go on because of what nodes say, and a node that
+/// came back with an older ring would serve by lists that are no more.
+pub fn ring_is_durable(shared: &Shared, slot: usize, incarnation: Uuid, epoch: u64) {
+    let volume = shared.slots.lock()[slot].volume.clone();
+    let Some(volume) = volume.filter(|volume| volume.incarnation == incarnation && epoch > 0) else { return };
+    let stored = volume.disk.synced(Space::Meta, RING_KEY).and_then(|json| from_json(&json).ok());
+    let stored = stored.map_or(0, |ring| ring.epoch);
+    if stored < epoch {
+        shared.find("ring-on-disk", format!("n{slot} serves by epoch {epoch} and has epoch {stored} on its disk"));
     }
 }
 
@@ -137,6 +153,7 @@ fn strict_read_sees_strict_writes(shared: &Shared, op: &Op) {
 #[must_use]
 pub fn objects_of_holders(shared: &Shared) -> BTreeMap<Bytes, Vec<(usize, Option<Bytes>)>> {
     let mut keys: BTreeSet<Bytes> = shared.history.lock().iter().map(|op| op.key.clone()).collect();
+    keys.extend(shared.changes.lock().iter().map(|change| change.key.clone()));
     let Some(view) = shared.view() else { return BTreeMap::new() };
     let slots = shared.slots.lock();
     let volume_of = |incarnation| {
@@ -160,6 +177,7 @@ pub fn objects_of_holders(shared: &Shared) -> BTreeMap<Bytes, Vec<(usize, Option
 
 /// At the end: all holders of a key have the same object, and it holds exactly the writes that nothing has replaced.
 pub fn at_the_end(shared: &Shared) {
+    changes::at_the_end(shared);
     for what in shared.oracle.lock().take_faults() {
         shared.find("one-dot-one-value", what);
     }

@@ -4,6 +4,7 @@
 //! losses, clocks, ring changes. The nodes are the real ones, over simulated sockets and disks, in one thread. A run
 //! with the same seed is the same run, bit for bit. See `README.md` beside this crate.
 
+pub mod changes;
 pub mod check;
 pub mod client;
 pub mod disk;

@@ -132,7 +132,8 @@ impl Nemesis {
         let Some((fault, _)) = drawn else { return };
         self.last_id += 1;
         let id = self.last_id;
-        let lasts = Duration::from_millis(self.rng.random_range(100..4000));
+        let lasts_max_ms = u64::try_from(self.shared.scenario.fault_lasts_max.as_millis()).unwrap_or(u64::MAX);
+        let lasts = Duration::from_millis(self.rng.random_range(100..lasts_max_ms));
         let Some((cure, words)) = self.inflict(sim, *fault, id) else { return };
         *self.counts.entry(*fault).or_default() += 1;
         self.shared.trace.say(|| format!("fault {id} {fault:?} {words} for {lasts:?}"));

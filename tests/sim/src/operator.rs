@@ -3,6 +3,7 @@
 //! It stands for the real operator's loop without Kubernetes: the ring is durable where a ConfigMap would be, everything
 //! else is observed anew in every round, so it may die at any moment.
 
+use crate::check;
 use crate::host::{PEER_PORT, RESP_PORT, name};
 use crate::shared::{Phase, Shared};
 use crate::wire;
@@ -67,7 +68,13 @@ async fn observe(shared: &Arc<Shared>, connector: &Connector) -> Answers {
         let status = tokio::time::timeout(CALL_TIMEOUT, client.status(StatusRequest {})).await.ok()?.ok()?;
         Some((slot, status.into_inner()))
     });
-    join_all(asked).await.into_iter().flatten().collect()
+    let answers: Answers = join_all(asked).await.into_iter().flatten().collect();
+    for (slot, status) in &answers {
+        if let Some(incarnation) = incarnation(status) {
+            check::ring_is_durable(shared, *slot, incarnation, status.epoch);
+        }
+    }
+    answers
 }
 
 fn create(shared: &Shared, answers: &Answers) -> Option<Ring> {

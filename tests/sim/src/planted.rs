@@ -18,6 +18,8 @@ const STAYS: &str = "and stays there through every change";
 const STRICT: &str = "r + w > n: a strict read sees strict writes";
 const SIBLINGS: &str = "siblings are exactly the concurrent writes";
 const DELETED: &str = "what is deleted stays deleted";
+const CHANGES: &str = "increments count once, adds stay";
+const CONDITIONS: &str = "of conditional writes one succeeds";
 const CLOCKS: &str = "one wrong clock does not take others along";
 
 /// All of them.
@@ -53,5 +55,10 @@ pub const BUGS: &[Bug] = &[
     bug("dot-reuse-after-drop", SIBLINGS),
     bug("dot-reuse-after-collection", SIBLINGS),
     bug("dot-reuse-after-volume-loss", SIBLINGS),
+    bug("increments-added-up", CHANGES),
+    bug("increment-sent-again", CHANGES),
+    bug("removal-wins-by-clock", CHANGES),
+    bug("condition-tested-by-anyone", CONDITIONS),
+    bug("condition-without-majority", CONDITIONS),
     bug("clock-jump-accepted", CLOCKS),
 ];

@@ -20,6 +20,8 @@ pub enum Reply {
     Error(String),
     /// A value or none.
     Bulk(Option<Bytes>),
+    /// Several values.
+    Array(Vec<Bytes>),
 }
 
 impl Connection {
@@ -44,14 +46,29 @@ impl Connection {
         }
         self.io.write_all(&request).await?;
         self.io.flush().await?;
+        match self.reply().await? {
+            Begun::Whole(reply) => Ok(reply),
+            Begun::Array(length) => {
+                let mut values = Vec::new();
+                for _ in 0..length {
+                    match self.reply().await? {
+                        Begun::Whole(Reply::Bulk(Some(value))) => values.push(value),
+                        _ => return Err(strange()),
+                    }
+                }
+                Ok(Reply::Array(values))
+            }
+        }
+    }
+
+    async fn reply(&mut self) -> io::Result<Begun> {
         let line = self.line().await?;
-        let strange = || io::Error::new(io::ErrorKind::InvalidData, "a reply of an unknown kind");
         let (kind, rest) = line.split_at_checked(1).ok_or_else(strange)?;
-        match kind {
-            "+" | ":" => Ok(Reply::Line(rest.to_owned())),
-            "-" => Ok(Reply::Error(rest.to_owned())),
-            "_" => Ok(Reply::Bulk(None)),
-            "$" if rest == "-1" => Ok(Reply::Bulk(None)),
+        Ok(Begun::Whole(match kind {
+            "+" | ":" => Reply::Line(rest.to_owned()),
+            "-" => Reply::Error(rest.to_owned()),
+            "_" => Reply::Bulk(None),
+            "$" if rest == "-1" => Reply::Bulk(None),
             "$" => {
                 let length: usize = rest.parse().map_err(|_| strange())?;
                 while self.read.len() < length + 2 {
@@ -59,10 +76,11 @@ impl Connection {
                 }
                 let value = self.read.split_to(length).freeze();
                 self.read.advance(2);
-                Ok(Reply::Bulk(Some(value)))
+                Reply::Bulk(Some(value))
             }
-            _ => Err(strange()),
-        }
+            "*" => return Ok(Begun::Array(rest.parse().map_err(|_| strange())?)),
+            _ => return Err(strange()),
+        }))
     }
 
     async fn line(&mut self) -> io::Result<String> {
@@ -82,4 +100,14 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// A reply, or how many make one up.
+enum Begun {
+    Whole(Reply),
+    Array(usize),
+}
+
+fn strange() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a reply of an unknown kind")
 }

@@ -33,6 +33,8 @@ pub struct Scenario {
     pub keys: u32,
     /// Longest pause of a client between two operations.
     pub think_max: Duration,
+    /// Longest time that a fault lasts.
+    pub fault_lasts_max: Duration,
     /// Mean time between two faults.
     pub fault_pause: Duration,
     /// Pause of the operator between two looks.
@@ -108,6 +110,17 @@ const ALL: [(Fault, u32); 19] = [
     (Fault::OperatorCrash, 1),
 ];
 
+/// Two nodes that cannot speak to each other for long, while both can to all others: hints for those that the others see
+/// well, and members of a list that are never all reached by one node.
+const LONG_CUTS: [(Fault, u32); 6] = [
+    (Fault::OneWay, 6),
+    (Fault::Bridge, 2),
+    (Fault::Flapping, 2),
+    (Fault::ScaleOut, 2),
+    (Fault::ScaleIn, 2),
+    (Fault::Factor, 1),
+];
+
 impl Scenario {
     /// The scenario of a seed.
     #[must_use]
@@ -122,7 +135,7 @@ impl Scenario {
             _ => (majority, majority),
         };
         let nodes = rng.random_range(usize::from(n)..=6);
-        Self {
+        let mut scenario = Self {
             seed,
             nodes,
             quorums: Quorums { n, r, w, sloppy: rng.random_bool(0.7) },
@@ -137,8 +150,14 @@ impl Scenario {
             fault_pause: Duration::from_millis(*pick(&mut rng, &[300, 600, 1200, 3000])),
             operator_pause: Duration::from_millis(*pick(&mut rng, &[50, 250, 1000])),
             parallel_moves: *pick(&mut rng, &[2, 8, 16]),
+            fault_lasts_max: Duration::from_secs(4),
             faults: faults(&mut rng),
+        };
+        if seed.is_multiple_of(4) {
+            scenario.faults = LONG_CUTS.to_vec();
+            scenario.fault_lasts_max = Duration::from_secs(12);
         }
+        scenario
     }
 }
 

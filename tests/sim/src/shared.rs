@@ -1,5 +1,6 @@
 //! What the parts of a run share: disks, the history, the operator's document, findings.
 
+use crate::changes::{Change as Changed, Held};
 use crate::disk::{Disk, Habits};
 use crate::history::{Op, OpId};
 use crate::oracle::Oracle;
@@ -103,6 +104,10 @@ pub struct Shared {
     pub phase: Mutex<Phase>,
     /// All operations.
     pub history: Mutex<Vec<Op>>,
+    /// Commands of the clients that change counters, sets and hashes and write on conditions.
+    pub changes: Mutex<Vec<Changed>>,
+    /// What their keys hold in the end.
+    pub held: Mutex<BTreeMap<Bytes, Held>>,
     /// All events.
     pub oracle: Arc<Mutex<Oracle>>,
     /// Volumes destroyed so far.
@@ -150,6 +155,8 @@ impl Shared {
             settled: Mutex::new(Err(String::from("not looked yet"))),
             phase: Mutex::new(Phase::Start),
             history: Mutex::new(Vec::new()),
+            changes: Mutex::default(),
+            held: Mutex::default(),
             oracle: Arc::default(),
             disks_lost: AtomicU32::new(0),
             incarnations: Mutex::default(),

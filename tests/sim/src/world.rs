@@ -1,5 +1,6 @@
 //! A run: the hosts put together, stepped until everything is checked.
 
+use crate::changes;
 use crate::check;
 use crate::client::{self, Client};
 use crate::host;
@@ -26,6 +27,9 @@ const RUN_MAX: Duration = Duration::from_secs(300);
 const DURABILITY_PAUSE: Duration = Duration::from_secs(2);
 /// How long the repairs that reads have set off may take.
 const REPAIR_TIME: Duration = Duration::from_secs(3);
+
+/// Clients that change counters, sets and hashes, and race for keys.
+const CHANGING_CLIENTS: u64 = 3;
 
 static PANICS: AtomicU32 = AtomicU32::new(0);
 
@@ -112,9 +116,11 @@ async fn drive(shared: Arc<Shared>) -> turmoil::Result {
     while shared.phase() == Phase::Start {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let clients: Vec<_> = (0..shared.scenario.clients as u64)
+    let mut clients: Vec<_> = (0..shared.scenario.clients as u64)
         .map(|number| tokio::spawn(Client::new(&shared, number).work()))
         .collect();
+    let changing = (1..=CHANGING_CLIENTS).map(|number| changes::Client::new(&shared, number).work());
+    clients.extend(changing.map(tokio::spawn));
     let until = trace::now() + shared.scenario.chaos;
     while trace::now() < until {
         tokio::time::sleep(DURABILITY_PAUSE).await;
@@ -131,6 +137,7 @@ async fn drive(shared: Arc<Shared>) -> turmoil::Result {
     check::still_durable(&shared);
     write_by_everyone(&shared).await;
     read_everything(&shared).await;
+    changes::read_everything(&shared).await;
     tokio::time::sleep(REPAIR_TIME).await;
     check::at_the_end(&shared);
     Ok(())

@@ -84,13 +84,14 @@ pub(super) async fn bitpos<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes
     };
     let number =
         |at: usize| arguments.get(at).map(|text| integer(text).ok_or(CommandError::NotInteger)).transpose();
-    let (start, end) = (number(3)?, number(4)?);
+    let start = number(3)?;
     let bits = match &arguments[3..] {
         [] | [_] | [_, _] => false,
         [_, _, unit] if unit.eq_ignore_ascii_case(b"byte") => false,
         [_, _, unit] if unit.eq_ignore_ascii_case(b"bit") => true,
         _ => return Err(CommandError::Syntax),
     };
+    let end = number(4)?;
     let Some(value) = store.string(&arguments[1]).await? else {
         return Ok(Reply::Integer(if wanted { -1 } else { 0 }));
     };

@@ -22,8 +22,8 @@ pub(super) fn answer<K: KeyValue>(
     let now_ms = server.store.now_ms();
     match (subcommand.as_slice(), &arguments[2..]) {
         (b"id", []) => Ok(Reply::Integer(i64::try_from(client.id).unwrap_or(i64::MAX))),
-        (b"info", []) => Ok(Reply::Verbatim(line(client, now_ms) + "\n")),
-        (b"list", filter) => list(server, filter, now_ms),
+        (b"info", []) => Ok(Reply::Verbatim(client.line(now_ms, "client|info") + "\n")),
+        (b"list", filter) => list(server, client.id, filter, now_ms),
         (b"getname", []) => {
             let name = client.names.lock().name.clone();
             Ok(if name.is_empty() { Reply::Null } else { Reply::Text(name) })
@@ -39,18 +39,22 @@ pub(super) fn answer<K: KeyValue>(
         },
         (b"reply", [mode]) => reply_mode(session, mode),
         (b"kill", [kind, id]) if kind.eq_ignore_ascii_case(b"id") => kill(server, id),
+        // Nothing is tracked for anyone, and no command of any client blocks.
+        (b"getredir", []) => Ok(Reply::Integer(-1)),
+        (b"trackinginfo", []) => Ok(Reply::Map(vec![
+            (Reply::Word("flags"), Reply::Set(vec![Reply::Word("off")])),
+            (Reply::Word("redirect"), Reply::Integer(-1)),
+            (Reply::Word("prefixes"), Reply::Array(Vec::new())),
+        ])),
+        (b"unblock", [_] | [_, _]) => Ok(Reply::Integer(0)),
         (b"help", []) => Ok(help()),
-        (
-            b"kill" | b"pause" | b"unpause" | b"tracking" | b"trackinginfo" | b"caching" | b"getredir"
-            | b"unblock",
-            _,
-        ) => Err(CommandError::Unsupported {
+        (b"kill" | b"pause" | b"unpause" | b"tracking" | b"caching", _) => Err(CommandError::Unsupported {
             what: format!("client {}", shown(arguments.get(1)).to_ascii_lowercase()),
             reason: "is not offered: connections are known by their id alone, and keys are not tracked for clients",
         }),
         (
             b"id" | b"info" | b"getname" | b"setname" | b"setinfo" | b"no-evict" | b"no-touch" | b"reply"
-            | b"help",
+            | b"help" | b"getredir" | b"trackinginfo" | b"unblock",
             _,
         ) => Err(CommandError::subcommand_arity("client", &subcommand)),
         _ => Err(CommandError::UnknownSubcommand { subcommand: shown(arguments.get(1)), command: "CLIENT" }),
@@ -68,7 +72,7 @@ fn printable(text: &Bytes) -> Option<String> {
     printable.then(|| String::from_utf8_lossy(text).into_owned())
 }
 
-fn list<K: KeyValue>(server: &Server<K>, filter: &[Bytes], now_ms: u64) -> Result<Reply, CommandError> {
+fn list<K: KeyValue>(server: &Server<K>, own: u64, filter: &[Bytes], now_ms: u64) -> Result<Reply, CommandError> {
     let clients = match filter {
         [] => server.clients.all(),
         [option, kind] if option.eq_ignore_ascii_case(b"type") => match kind.to_ascii_lowercase().as_slice() {
@@ -84,7 +88,9 @@ fn list<K: KeyValue>(server: &Server<K>, filter: &[Bytes], now_ms: u64) -> Resul
         }
         _ => return Err(CommandError::Syntax),
     };
-    Ok(Reply::Verbatim(clients.iter().map(|client| line(client, now_ms) + "\n").collect()))
+    let line =
+        |client: &Client| if client.id == own { client.line(now_ms, "client|list") } else { line(client, now_ms) };
+    Ok(Reply::Verbatim(clients.iter().map(|client| line(client) + "\n").collect()))
 }
 
 fn line(client: &Client, now_ms: u64) -> String {

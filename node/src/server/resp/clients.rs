@@ -105,14 +105,16 @@ impl Client {
         let names = self.names.lock().clone();
         let age = now_ms.saturating_sub(self.since_ms) / 1000;
         let idle = now_ms.saturating_sub(self.active_ms.load(Relaxed)) / 1000;
-        let mut line = format!("id={} addr=? laddr=? fd=-1 name={} age={age} idle={idle}", self.id, names.name);
+        let mut line =
+            format!("id={} addr=?:0 laddr=?:0 fd=-1 name={} age={age} idle={idle}", self.id, names.name);
         // Writing to a string cannot fail.
         let _ = write!(
             line,
-            " flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 cmd={command} user=default lib-name={} lib-ver={} resp={}",
+            " flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 watch=0 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 \
+             obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={command} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+            self.protocol.load(Relaxed),
             names.library,
             names.library_version,
-            self.protocol.load(Relaxed),
         );
         line
     }

@@ -1,8 +1,9 @@
 //! COMMAND: the command table, as clients read it to find the keys of a command.
 
 use super::command_table::{Access, COMMANDS, COUNTED_BEFORE, Spec};
-use super::error::{CommandError, shown};
+use super::error::CommandError;
 use super::glob;
+use super::help;
 use super::reply::Reply;
 use bytes::Bytes;
 
@@ -25,16 +26,27 @@ pub(super) fn answer(arguments: &[Bytes]) -> Result<Reply, CommandError> {
             Ok(Reply::Map(known.map(|(_, spec)| documented(spec)).collect()))
         }
         (b"list", []) => Ok(Reply::Array(COMMANDS.iter().map(|spec| Reply::Word(spec.name)).collect())),
-        (b"list", [filter, kind, pattern])
-            if filter.eq_ignore_ascii_case(b"filterby") && kind.eq_ignore_ascii_case(b"pattern") =>
-        {
-            let matching = COMMANDS.iter().filter(|spec| glob::matches(pattern, spec.name.as_bytes()));
-            Ok(Reply::Array(matching.map(|spec| Reply::Word(spec.name)).collect()))
+        (b"list", [filter, kind, name]) if filter.eq_ignore_ascii_case(b"filterby") => {
+            let kind = kind.to_ascii_lowercase();
+            let category = name.to_ascii_lowercase();
+            let wanted = |spec: &&Spec| match kind.as_slice() {
+                b"pattern" => glob::matches(name, spec.name.as_bytes()),
+                b"aclcat" => categories(spec).iter().any(|of| of.as_bytes() == category),
+                // There are no modules.
+                _ => false,
+            };
+            match kind.as_slice() {
+                b"pattern" | b"aclcat" | b"module" => {
+                    let names = COMMANDS.iter().filter(wanted).map(|spec| Reply::Word(spec.name));
+                    Ok(Reply::Array(names.collect()))
+                }
+                _ => Err(CommandError::Syntax),
+            }
         }
         (b"list", _) => Err(CommandError::Syntax),
         (b"getkeys", [_, ..]) => get_keys(&arguments[2..]),
         (b"count" | b"getkeys", _) => Err(CommandError::subcommand_arity("command", &lower)),
-        _ => Err(CommandError::UnknownSubcommand { subcommand: shown(Some(subcommand)), command: "COMMAND" }),
+        _ => help::or_unknown("COMMAND", arguments),
     }
 }
 
@@ -81,6 +93,12 @@ pub(super) const CATEGORIES: [&str; 13] = [
     "string",
     "write",
 ];
+
+/// Names of the commands of a category.
+pub(super) fn of_category(category: &[u8]) -> Reply {
+    let within = |spec: &&Spec| category == b"all" || categories(spec).iter().any(|of| of.as_bytes() == category);
+    Reply::Array(COMMANDS.iter().filter(within).map(|spec| Reply::Word(spec.name)).collect())
+}
 
 /// Categories of a command, without their `@`.
 pub(super) fn categories(spec: &Spec) -> Vec<&'static str> {

@@ -2,6 +2,7 @@
 
 use super::error::{CommandError, shown};
 use super::glob;
+use super::help;
 use super::parse::integer;
 use super::reply::Reply;
 use super::slow_log::{ENTRIES_MAX, SLOW_AFTER};
@@ -26,7 +27,7 @@ pub(super) fn answer(limits: &Limits, arguments: &[Bytes]) -> Result<Reply, Comm
             what: format!("config {}", shown(arguments.get(1)).to_ascii_lowercase()),
             reason: CONFIGURED_ELSEWHERE,
         }),
-        _ => Err(CommandError::UnknownSubcommand { subcommand: shown(arguments.get(1)), command: "CONFIG" }),
+        _ => help::or_unknown("CONFIG", arguments),
     }
 }
 

@@ -4,6 +4,7 @@ use super::acl::User;
 use super::clients::Client;
 use super::command_table::{Id, Spec};
 use super::error::{CommandError, shown};
+use super::help;
 use super::parse::integer;
 use super::reply::{Protocol, Reply};
 use super::server::Server;
@@ -205,6 +206,14 @@ fn acl<K: KeyValue>(server: &Server<K>, session: &Session, arguments: &[Bytes]) 
         (b"users", []) => Reply::Array(users().keys().cloned().map(Reply::Text).collect()),
         (b"list", []) => Reply::Array(users().values().map(|user| Reply::Text(user.line())).collect()),
         (b"cat", []) => Reply::Array(command::CATEGORIES.iter().copied().map(Reply::Word).collect()),
+        (b"cat", [category]) => {
+            let category = category.to_ascii_lowercase();
+            let known = command::CATEGORIES.iter().any(|known| known.as_bytes() == category);
+            if !known {
+                return Err(CommandError::Fixed("ERR Unknown category"));
+            }
+            command::of_category(&category)
+        }
         (b"whoami" | b"users" | b"list" | b"cat", _) => {
             return Err(CommandError::subcommand_arity("acl", &subcommand));
         }
@@ -235,6 +244,7 @@ fn scripts(command: &'static str, arguments: &[Bytes]) -> Result<Reply, CommandE
     let subcommand = arguments[1].to_ascii_lowercase();
     match (command, subcommand.as_slice()) {
         (_, b"flush") => Ok(Reply::OK),
+        ("function", b"help") => help::or_unknown("FUNCTION", arguments),
         ("function", b"list") => Ok(Reply::Array(Vec::new())),
         ("script", b"exists") if arguments.len() > 2 => {
             Ok(Reply::Array(arguments[2..].iter().map(|_| Reply::Integer(0)).collect()))

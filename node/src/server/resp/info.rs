@@ -15,6 +15,10 @@ pub(super) fn answer<K: KeyValue>(server: &Server<K>, wanted: &[Bytes]) -> Reply
         [&b"all"[..], b"default", b"everything"].iter().any(|name| wanted.eq_ignore_ascii_case(name))
     };
     let whole = wanted.is_empty() || wanted.iter().any(all);
+    // By default Redis leaves this one out, since it is long.
+    let counted = wanted.iter().any(|wanted| {
+        [&b"all"[..], b"everything", b"commandstats"].iter().any(|name| wanted.eq_ignore_ascii_case(name))
+    });
     let overview = server.store.overview();
     let mut text = String::new();
     for (name, fields) in sections(server, &overview) {
@@ -27,6 +31,10 @@ pub(super) fn answer<K: KeyValue>(server: &Server<K>, wanted: &[Bytes]) -> Reply
         for (field, value) in fields {
             let _ = write!(text, "{field}:{value}\r\n");
         }
+    }
+    if counted {
+        let separator = if text.is_empty() { "" } else { "\r\n" };
+        let _ = write!(text, "{separator}# Commandstats\r\n{}", server.metrics.command_stats());
     }
     Reply::Verbatim(text)
 }

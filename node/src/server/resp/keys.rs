@@ -2,6 +2,7 @@
 
 use super::dispatch::OPERATIONS_MAX;
 use super::error::{CommandError, shown};
+use super::help;
 use super::reply::Reply;
 use super::store::{Store, kind_name};
 use crate::coordinator::{KeyValue, RequestError, Written};
@@ -46,6 +47,9 @@ pub(super) async fn dbsize<K: KeyValue>(store: &Store<'_, K>) -> Result<Reply, C
 
 /// `MEMORY USAGE key [SAMPLES count]`: bytes of the key and its object, at one replica.
 pub(super) async fn memory<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    if arguments[1].eq_ignore_ascii_case(b"help") {
+        return help::or_unknown("MEMORY", arguments);
+    }
     if !arguments[1].eq_ignore_ascii_case(b"usage") {
         return Err(CommandError::Unsupported {
             what: format!("memory {}", shown(arguments.get(1)).to_ascii_lowercase()),

@@ -20,6 +20,7 @@ mod error;
 mod fuzz;
 mod glob;
 mod hashes;
+mod help;
 mod in_flight;
 mod info;
 mod inline;

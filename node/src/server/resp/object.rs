@@ -1,6 +1,7 @@
 //! OBJECT: how Redis would keep a key.
 
-use super::error::{CommandError, shown};
+use super::error::CommandError;
+use super::help;
 use super::parse::integer;
 use super::reply::Reply;
 use super::store::Store;
@@ -37,7 +38,7 @@ pub(super) async fn object<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes
             what: String::from("object idletime"),
             reason: "is not offered: nothing is written when a key is read, not even when it was",
         }),
-        _ => Err(CommandError::UnknownSubcommand { subcommand: shown(arguments.get(1)), command: "OBJECT" }),
+        _ => help::or_unknown("OBJECT", arguments),
     }
 }
 

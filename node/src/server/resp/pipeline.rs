@@ -320,11 +320,11 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 continue;
             };
             if !spec.accepts(arguments.len()) || (spec.keys.step == 2 && arguments.len().is_multiple_of(2)) {
-                self.refuse(CommandError::Arity(spec.name.to_owned()).into());
+                self.reject(index, CommandError::Arity(spec.name.to_owned()));
                 continue;
             }
             if let Err(error) = self.permitted(index, spec, &arguments) {
-                self.refuse(error.into());
+                self.reject(index, error);
                 continue;
             }
             self.client.last_command.store(index, Relaxed);
@@ -358,6 +358,14 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         }
         self.held_bytes += reply.bytes();
         self.due(State::Ready(reply));
+    }
+
+    /// Refuses a command that is known.
+    fn reject(&mut self, index: usize, error: CommandError) {
+        if let Some(counters) = self.server.metrics.resp(index) {
+            counters.reject();
+        }
+        self.refuse(error.into());
     }
 
     fn refuse(&mut self, reply: Reply) {

@@ -26,6 +26,8 @@ const BLOCK_END: u64 = 1 << (64 - BLOCK_BITS);
 const COUNT_DEFAULT: usize = 10;
 /// Most keys that one SCAN looks for.
 const COUNT_MAX: usize = 10_000;
+/// Most keys that one SCAN looks at before it returns fewer than it was asked for, because most of them were deleted.
+const LOOKED_AT_MAX: usize = 1000;
 /// Most partitions that one SCAN looks into: those of a nearly empty cluster.
 const PARTITIONS_MAX: u32 = 512;
 /// Most partitions looked into at once.
@@ -37,9 +39,24 @@ pub(super) async fn scan<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<
     let cursor = cursor.filter(|&cursor| cursor < BLOCK_END).ok_or(CommandError::Cursor)?;
     let options = ScanOptions::parse(&arguments[2..])?;
     let view = store.ring().ok_or(RequestError::NoRing)?;
-    let page = walk(store, &view, cursor, options.count, PARTITIONS_MAX).await?;
-    let found = page.live_keys(store.now_ms(), options.pattern, options.kind);
-    Ok(Reply::Array(vec![Reply::Text(page.next.unwrap_or(0).to_string()), Reply::Array(found)]))
+    let (mut found, mut live, mut looked_at) = (Vec::new(), 0, 0);
+    let (mut next, mut count) = (Some(cursor), options.count);
+    while let Some(from) = next {
+        let page = walk(store, &view, from, count, PARTITIONS_MAX).await?;
+        found.extend(page.live_keys(store.now_ms(), options.pattern, options.kind));
+        let here = page.items.iter().filter(|(_, object)| object.live_at(store.now_ms())).count();
+        live += here;
+        looked_at += page.items.len();
+        next = page.next;
+        // Few, and not for want of keys: as many partitions were looked into as may be.
+        let sparse = page.items.len() < count;
+        if live >= options.count || looked_at >= LOOKED_AT_MAX || sparse {
+            break;
+        }
+        // Marks of deleted keys do not count. Where there is nothing else, more is looked at in one go.
+        count = if here == 0 { (count * 4).min(LOOKED_AT_MAX) } else { options.count - live };
+    }
+    Ok(Reply::Array(vec![Reply::Text(next.unwrap_or(0).to_string()), Reply::Array(found)]))
 }
 
 /// `KEYS pattern`, refused when the reply gets larger than a connection may hold.

@@ -1,6 +1,7 @@
 //! SLOWLOG: commands that took long, on this node.
 
-use super::error::{CommandError, shown};
+use super::error::CommandError;
+use super::help;
 use super::parse::integer;
 use super::reply::Reply;
 use bytes::Bytes;
@@ -64,7 +65,7 @@ impl SlowLog {
                 None => Err(CommandError::Fixed("ERR count should be greater than or equal to -1")),
             },
             (b"len" | b"reset" | b"get", _) => Err(CommandError::subcommand_arity("slowlog", &subcommand)),
-            _ => Err(CommandError::UnknownSubcommand { subcommand: shown(arguments.get(1)), command: "SLOWLOG" }),
+            _ => help::or_unknown("SLOWLOG", arguments),
         }
     }
 

@@ -49,9 +49,13 @@ static FAMILIES: &[Family] = &[
                 zrevrank zscan zscore zunion zunionstore geoadd geodist geohash geopos georadius georadius_ro \
                 georadiusbymember georadiusbymember_ro geosearch geosearchstore xack xackdel xadd xautoclaim \
                 xclaim xdel xdelex xgroup xinfo xlen xpending xrange xread xreadgroup xrevrange xsetid xtrim \
-                pfcount pfdebug pfselftest bitfield_ro lcs vadd vcard vdim vemb vgetattr \
+                pfcount pfdebug pfselftest vadd vcard vdim vemb vgetattr \
                 vinfo vlinks vrandmember vrem vsetattr vsim",
         reason: "works on a type that Annulus does not have: it has strings, counters, sets and hashes",
+    },
+    Family {
+        names: "bitfield_ro lcs",
+        reason: "is not offered; read the values and look into them where you are",
     },
     Family { names: "eval eval_ro evalsha evalsha_ro fcall fcall_ro", reason: SCRIPTS },
     Family {
