@@ -23,7 +23,7 @@ demo: ## Scale a cluster 3 -> 5 -> 3 under load on a real Kubernetes and count w
 	KEEP='$(KEEP)' tests/demo.sh
 
 .PHONY: test
-test: check sim e2e ## Everything: formatting, clippy, unit, property and process tests, simulation, end-to-end tests
+test: check sim faults-short e2e ## Everything: format, clippy, unit and process tests, simulation, faults, end-to-end tests
 
 .PHONY: check
 check: format lint unit bench-short charts-check ## All that needs no Kubernetes
@@ -70,6 +70,26 @@ soak: ## The simulation for as long as told, and all decoders fuzzed for a fifth
 planted: ## Put known bugs into the nodes, one at a time, and see which checker finds each after how many seeds
 	cargo build --locked -q -p annulus-sim --features planted --target-dir "$(CARGO_TARGET_DIR)/planted"
 	"$(CARGO_TARGET_DIR)/planted/debug/annulus-sim" planted
+
+.PHONY: faults
+faults: ## Real nodes with disks and networks of their own, which are broken under load: make faults ONLY="kill pause"
+	tests/faults/tools.sh
+	cargo build --locked -q --workspace --bins
+	'$(CARGO_TARGET_DIR)/debug/annulus-faults' $(ONLY)
+
+.PHONY: faults-short
+faults-short: ## The most telling of them
+	tests/faults/tools.sh
+	cargo build --locked -q --workspace --bins
+	'$(CARGO_TARGET_DIR)/debug/annulus-faults' --short
+
+.PHONY: faults-planted
+faults-planted: ## Nodes that acknowledge before they sync lose power: what they lose is found
+	tests/faults/tools.sh
+	cargo build --locked -q --workspace --bins
+	cargo build --locked -q -p annulus-node --features planted --target-dir '$(CARGO_TARGET_DIR)/planted'
+	'$(CARGO_TARGET_DIR)/debug/annulus-faults' power-loss-all --planted ack-before-sync \
+		--node '$(CARGO_TARGET_DIR)/planted/debug/annulus-node'
 
 .PHONY: e2e
 e2e: ## End-to-end tests on a real Kubernetes

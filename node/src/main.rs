@@ -34,6 +34,11 @@ fn main() -> anyhow::Result<()> {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr)
         .init();
+    // For the real faults in tests/, as for the simulation: nothing that is shipped has the feature.
+    #[cfg(feature = "planted")]
+    if let Ok(bug) = std::env::var("ANNULUS_PLANTED") {
+        annulus_node::planted::plant(&bug);
+    }
     let runtime = runtime().context("starting the runtime")?;
     match arguments.command {
         Command::Serve(arguments) => runtime.block_on(serve::run(*arguments)),

@@ -40,7 +40,7 @@ const FIVE: &str = include_str!("../../examples/five.yaml");
 /// The whole of the `StatefulSet` of the plain example, as it is written. Run with `UPDATE=1` to write it anew.
 #[test]
 fn the_stateful_set_of_the_example() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/objects/stateful_set.yaml");
+    let path = "tests/objects/stateful_set.yaml";
     let stateful_set = scaled(built(PLAIN).stateful_set, 3, &BTreeSet::new());
     // What it was built from is a fingerprint of all the rest, and says nothing here.
     let mut value = serde_json::to_value(&stateful_set).unwrap();

@@ -150,7 +150,7 @@ async fn replies_are_those_of_redis() {
         return;
     };
     let mut differences = String::new();
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/front/redis");
+    let scripts = Path::new("tests/front/redis");
     for entry in std::fs::read_dir(scripts).unwrap() {
         let path = entry.unwrap().path();
         let script = std::fs::read_to_string(&path).unwrap();

@@ -1,6 +1,6 @@
 //! A ring of real nodes in the sandbox, started and ended by hand; this program stands in for the operator.
 
-use crate::sandbox::{Disk, Net};
+use crate::sandbox::{self, Disk, Net};
 use annulus_proto::v1::control_client::ControlClient;
 use annulus_proto::v1::{InstallRingRequest, NodeStatus, StatusRequest};
 use annulus_proto::{report, uuid_from};
@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tonic::transport::Endpoint;
 use uuid::Uuid;
@@ -26,6 +27,29 @@ const SETTLE_MAX: Duration = Duration::from_secs(90);
 /// Small, for disks that are.
 const DISK_RESERVE_BYTES: &str = "33554432";
 
+/// What all scenarios share.
+pub struct Site {
+    /// The node's program.
+    pub program: PathBuf,
+    /// A bug that it is told to have.
+    pub planted: Option<String>,
+    /// By ordinal. Made once: a network of a node that was killed is gone only some time after.
+    pub nets: Vec<Rc<Net>>,
+}
+
+impl Site {
+    /// Has whole networks for so many nodes.
+    ///
+    /// # Errors
+    /// Those of `ip` and `iptables`.
+    pub fn prepare(&mut self, nodes: usize) -> anyhow::Result<()> {
+        while self.nets.len() < nodes {
+            self.nets.push(Rc::new(Net::new(self.nets.len())?));
+        }
+        self.nets.iter().try_for_each(|net| net.heal())
+    }
+}
+
 /// What a node is started under.
 #[derive(Clone, Debug, Default)]
 pub enum Under {
@@ -34,15 +58,15 @@ pub enum Under {
     Nothing,
     /// `strace`, which does this to system calls of the node: an expression for `--inject`.
     Strace(String),
-    /// A wall clock that is off, such as `+24h`.
-    Clock(String),
+    /// A wall clock that [`Cluster::set_clock`] sets.
+    Clock,
 }
 
 /// One node.
 pub struct Node {
     name: String,
     /// Its network.
-    pub net: Net,
+    pub net: Rc<Net>,
     /// Its disk.
     pub disk: Disk,
     child: Option<Child>,
@@ -51,6 +75,7 @@ pub struct Node {
 /// The ring.
 pub struct Cluster {
     program: PathBuf,
+    planted: Option<String>,
     place: PathBuf,
     /// By ordinal.
     pub nodes: Vec<Node>,
@@ -63,14 +88,14 @@ impl Cluster {
     ///
     /// # Errors
     /// When they do not come up.
-    pub async fn start(program: &Path, place: &Path, nodes: usize) -> anyhow::Result<Self> {
-        let node = |ordinal| {
-            let (net, disk) = (Net::new(ordinal)?, Disk::new(place, ordinal)?);
+    pub async fn start(site: &Site, place: &Path, nodes: usize) -> anyhow::Result<Self> {
+        let node = |ordinal: usize| {
+            let (net, disk) = (site.nets[ordinal].clone(), Disk::new(place, ordinal)?);
             anyhow::Ok(Node { name: format!("node-{ordinal}"), net, disk, child: None })
         };
         let nodes = (0..nodes).map(node).collect::<anyhow::Result<_>>()?;
-        let (program, place) = (program.to_owned(), place.to_owned());
-        let mut cluster = Self { program, place, nodes, ring: None, gone: BTreeSet::new() };
+        let (program, planted, place) = (site.program.clone(), site.planted.clone(), place.to_owned());
+        let mut cluster = Self { program, planted, place, nodes, ring: None, gone: BTreeSet::new() };
         for ordinal in 0..cluster.nodes.len() {
             cluster.spawn(ordinal, &Under::Nothing)?;
         }
@@ -99,16 +124,29 @@ impl Cluster {
                 command.arg(format!("--inject={inject}")).arg(&self.program);
                 command
             }
-            Under::Clock(offset) => {
-                let mut command = node.net.command("faketime");
-                command.args(["-f", offset]).arg(&self.program).env("DONT_FAKE_MONOTONIC", "1");
-                command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            Under::Clock => {
+                let mut command = node.net.command(&self.program.to_string_lossy());
+                command.env("LD_PRELOAD", sandbox::clock_library()?).env("FAKETIME_NO_CACHE", "1");
+                command.env("FAKETIME_TIMESTAMP_FILE", clock_of(&self.place, &node.name));
+                // Timers and time-outs go on as they were; libfaketime calls it by either name.
+                command.env("DONT_FAKE_MONOTONIC", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
                 command
             }
             Under::Nothing => node.net.command(&self.program.to_string_lossy()),
         };
+        if let Some(bug) = &self.planted {
+            command.env("ANNULUS_PLANTED", bug);
+        }
         node.child = Some(serve(&mut command, node, &self.place)?);
         Ok(())
+    }
+
+    /// From now on the wall clock of a node that was started [under](Under::Clock) this one is off by so many seconds.
+    ///
+    /// # Errors
+    /// Those of writing a file.
+    pub fn set_clock(&self, ordinal: usize, seconds: i64) -> anyhow::Result<()> {
+        Ok(std::fs::write(clock_of(&self.place, &self.nodes[ordinal].name), format!("{seconds:+}\n"))?)
     }
 
     /// Sends a signal to a node's process.
@@ -267,6 +305,10 @@ impl Drop for Cluster {
             let _ = child.wait();
         }
     }
+}
+
+fn clock_of(place: &Path, name: &str) -> PathBuf {
+    place.join(format!("{name}.clock"))
 }
 
 fn log_of(place: &Path, name: &str) -> PathBuf {

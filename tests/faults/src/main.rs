@@ -8,9 +8,9 @@ mod scenarios;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
-use cluster::Cluster;
+use cluster::{Cluster, Site};
 use scenarios::{Found, Scenario};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 #[derive(Parser)]
@@ -27,6 +27,9 @@ struct Arguments {
     /// The node's program; the one beside this if absent.
     #[arg(long)]
     node: Option<PathBuf>,
+    /// A bug to put into the nodes, which must be found: their program is one built with the feature `planted`.
+    #[arg(long, value_name = "BUG")]
+    planted: Option<String>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -46,9 +49,10 @@ fn main() -> anyhow::Result<()> {
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut wrong = Vec::new();
+    let mut site = Site { program, planted: arguments.planted, nets: Vec::new() };
     for scenario in &chosen {
         let begun = Instant::now();
-        match runtime.block_on(run(scenario, &program)) {
+        match runtime.block_on(run(scenario, &mut site)) {
             Ok(found) => {
                 print(scenario, &found, begun.elapsed().as_secs_f64());
                 let outcome = found.outcome;
@@ -67,7 +71,11 @@ fn main() -> anyhow::Result<()> {
             }
         }
     }
-    if wrong.is_empty() { Ok(()) } else { bail!("not as it should be: {}", wrong.join(", ")) }
+    match &site.planted {
+        Some(bug) => ensure!(wrong.len() == chosen.len(), "the bug {bug} was not found"),
+        None => ensure!(wrong.is_empty(), "not as it should be: {}", wrong.join(", ")),
+    }
+    Ok(())
 }
 
 fn chosen(arguments: &Arguments) -> anyhow::Result<Vec<Scenario>> {
@@ -81,9 +89,10 @@ fn chosen(arguments: &Arguments) -> anyhow::Result<Vec<Scenario>> {
     Ok(all)
 }
 
-async fn run(scenario: &Scenario, program: &Path) -> anyhow::Result<Found> {
+async fn run(scenario: &Scenario, site: &mut Site) -> anyhow::Result<Found> {
     let place = tempfile::tempdir().context("making a place for disks")?;
-    let mut cluster = Cluster::start(program, place.path(), scenario.nodes).await?;
+    site.prepare(scenario.nodes)?;
+    let mut cluster = Cluster::start(site, place.path(), scenario.nodes).await?;
     let found = (scenario.run)(&mut cluster).await;
     if found.is_err() {
         for ordinal in 0..scenario.nodes {

@@ -52,6 +52,17 @@ pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The library that makes a program's clock another.
+///
+/// # Errors
+/// When it is not installed.
+pub fn clock_library() -> anyhow::Result<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib")?.filter_map(Result::ok);
+    let mut found =
+        folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).filter(|path| path.exists());
+    found.next().context("libfaketime is missing; tests/faults/tools.sh installs it")
+}
+
 /// The network of one node: a namespace with one address.
 #[derive(Debug)]
 pub struct Net {
@@ -225,11 +236,5 @@ impl Drop for Disk {
         let _ = self.unmount();
         let _ = std::fs::remove_file(&self.image);
         let _ = std::fs::remove_file(self.kept());
-    }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        let _ = run("ip", &["netns", "delete", &self.name]);
     }
 }

@@ -4,7 +4,6 @@
 use crate::harness::{Failures, LIMIT, clean_up, cluster, load, ring, verify};
 use annulus_tests::kvc::{Kvc, kubectl_ok};
 use anyhow::{Context, ensure};
-use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::process::Command;
 
@@ -71,7 +70,7 @@ async fn pods_on(kvc: &Kvc, host: &str) -> anyhow::Result<Vec<String>> {
 /// Has the local cluster lose the host, or get it back. The script works from outside the cluster's network, where this
 /// test is not.
 async fn host(what: &str) -> anyhow::Result<()> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/node.sh");
+    let script = std::path::absolute("cluster/node.sh")?;
     let outside = std::env::var("ANNULUS_OUTSIDE_PID").context("not run by in-cluster.sh")?;
     let mut command = Command::new("nsenter");
     command.args([format!("--net=/proc/{outside}/ns/net"), format!("--mount=/proc/{outside}/ns/mnt")]);

@@ -1,6 +1,6 @@
 //! Disks that lose power, fail, fill up, are replaced, or go back in time.
 
-use super::{Found, Scenario, seconds};
+use super::{Found, Scenario, connection, seconds};
 use crate::cluster::{Cluster, Under};
 use crate::load::Load;
 use anyhow::{Context, ensure};
@@ -37,6 +37,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 async fn power_lost(cluster: &mut Cluster, ordinals: &[usize]) -> anyhow::Result<Found> {
+    // Disks that take their time, so that there is much that is written and not yet synced when the power goes.
+    let slow = Under::Strace("fdatasync:delay_enter=20000".to_owned());
+    for ordinal in 0..3 {
+        cluster.kill(ordinal)?;
+        cluster.spawn(ordinal, &slow)?;
+    }
+    cluster.settle().await?;
     let load = Load::start(cluster, &[0, 1, 2]).await?;
     for _ in 0..2 {
         seconds(1.5).await;
@@ -48,11 +55,11 @@ async fn power_lost(cluster: &mut Cluster, ordinals: &[usize]) -> anyhow::Result
             cluster.nodes[ordinal].disk.restore_power()?;
         }
         for &ordinal in ordinals {
-            cluster.spawn(ordinal, &Under::Nothing)?;
+            cluster.spawn(ordinal, &slow)?;
         }
         cluster.settle().await?;
     }
-    Ok(Found { outcome: load.judge(cluster).await?, note: String::new() })
+    Ok(Found { outcome: load.judge(cluster).await?, note: "each sync takes 20 ms longer".to_owned() })
 }
 
 async fn sync_failed(cluster: &mut Cluster) -> anyhow::Result<Found> {
@@ -80,11 +87,6 @@ async fn sync_failed(cluster: &mut Cluster) -> anyhow::Result<Found> {
     let outcome = load.judge(cluster).await?;
     ensure!(outcome.failed == 0, "{} requests of the others' clients failed", outcome.failed);
     Ok(Found { outcome, note })
-}
-
-fn connection(cluster: &Cluster, ordinal: usize) -> anyhow::Result<redis::Connection> {
-    let address = cluster.addresses(&[ordinal]).remove(0);
-    Ok(redis::Client::open(format!("redis://{address}/"))?.get_connection()?)
 }
 
 /// Whether the others have a key: then it was they who took it.

@@ -47,3 +47,8 @@ pub fn all() -> Vec<Scenario> {
 async fn seconds(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }
+
+fn connection(cluster: &Cluster, ordinal: usize) -> anyhow::Result<redis::Connection> {
+    let address = cluster.addresses(&[ordinal]).remove(0);
+    Ok(redis::Client::open(format!("redis://{address}/"))?.get_connection()?)
+}
