@@ -84,11 +84,13 @@ faults-short: ## The most telling of them
 	'$(CARGO_TARGET_DIR)/debug/annulus-faults' --short
 
 .PHONY: faults-planted
-faults-planted: ## Nodes that acknowledge before they sync lose power: what they lose is found
+faults-planted: ## Nodes with known bugs in them lose power and go back in time: what they lose is found
 	tests/faults/tools.sh
 	cargo build --locked -q --workspace --bins
 	cargo build --locked -q -p annulus-node --features planted --target-dir '$(CARGO_TARGET_DIR)/planted'
 	'$(CARGO_TARGET_DIR)/debug/annulus-faults' power-loss-all --planted ack-before-sync \
+		--node '$(CARGO_TARGET_DIR)/planted/debug/annulus-node'
+	'$(CARGO_TARGET_DIR)/debug/annulus-faults' dots-rolled-back --planted dot-reuse-after-volume-loss \
 		--node '$(CARGO_TARGET_DIR)/planted/debug/annulus-node'
 
 .PHONY: e2e
@@ -113,8 +115,12 @@ bench: ## Figures beside Redis Cluster, etcd and the limits of this machine, all
 	bench/tools.sh
 	cargo build --profile fast --locked -p annulus-node -p annulus-bench
 	cargo run --release --locked -q -p dynamo --example claim
+	cargo run --release --locked -q -p dynamo --example plan
+	'$(CARGO_TARGET_DIR)/fast/annulus-bench' limits
 	'$(CARGO_TARGET_DIR)/fast/annulus-bench' engine
 	'$(CARGO_TARGET_DIR)/fast/annulus-bench' compare --svg docs/performance.svg
+	'$(CARGO_TARGET_DIR)/fast/annulus-bench' idle
+	'$(CARGO_TARGET_DIR)/fast/annulus-bench' growth
 
 .PHONY: bench-short
 bench-short: ## The same for a moment each, with the programs that the tests use: that it works, not how fast
@@ -122,6 +128,12 @@ bench-short: ## The same for a moment each, with the programs that the tests use
 	cargo build --locked -p annulus-node -p annulus-bench
 	'$(CARGO_TARGET_DIR)/debug/annulus-bench' engine --rounds 1 --seconds 1
 	'$(CARGO_TARGET_DIR)/debug/annulus-bench' compare --keys 5000 --seconds 0.5 --rounds 1 --strict
+	'$(CARGO_TARGET_DIR)/debug/annulus-bench' limits --seconds 0.5
+	'$(CARGO_TARGET_DIR)/debug/annulus-bench' growth --nodes 3,4 --keys 1000,2000 --ring-keys 2000 --seconds 0.5
+
+.PHONY: repair-figure
+repair-figure: ## A million keys at three nodes, ten thousand of which differ: how soon and at what cost they are equal
+	cargo test --profile fast --locked -p annulus-node --test repair a_million_keys -- --ignored --nocapture
 
 .PHONY: down
 down: ## Remove the local Kubernetes with everything in it

@@ -1,5 +1,6 @@
 //! Annulus beside what a user would run instead, in one run on one disk.
 
+use crate::engine;
 use crate::load::{self, Distribution, KeySpace, Mix, Outcome, Size, Workload};
 use crate::report::{self, Row};
 use crate::systems::{self, Annulus, System, Wait};
@@ -115,6 +116,10 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     report::table(&rows);
     report::ratios(&rows);
+    report::limits(&rows, |batch| {
+        let seconds = (arguments.seconds.ceil() as u64).max(1);
+        engine::bare_puts_per_second(arguments.directory.clone(), arguments.value_bytes, seconds, batch)
+    })?;
     if let Some(path) = &arguments.svg {
         std::fs::write(path, report::chart(&rows)).with_context(|| format!("writing {}", path.display()))?;
     }

@@ -137,6 +137,20 @@ fn through_committer(arguments: &Arguments, values: &Arc<[Bytes]>, submitters: u
     Ok(Turn { puts, syncs, taken })
 }
 
+/// Durable puts a second of the bare engine, with so many to a flush, on a machine that has nothing else to do.
+///
+/// # Errors
+/// Those of the engine.
+pub fn bare_puts_per_second(
+    directory: Option<PathBuf>,
+    value_bytes: usize,
+    seconds: u64,
+    batch_puts: usize,
+) -> anyhow::Result<f64> {
+    let arguments = Arguments { batches: Vec::new(), value_bytes, rounds: 1, seconds, directory };
+    Ok(bare_fjall(&arguments, &values(value_bytes), batch_puts)?.puts_per_second())
+}
+
 fn bare_fjall(arguments: &Arguments, values: &Arc<[Bytes]>, batch_puts: usize) -> anyhow::Result<Turn> {
     let place = place(arguments)?;
     // Opened a second time, as a node's store always is: fjall fills a journal of its own making in place, but

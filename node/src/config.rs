@@ -43,6 +43,8 @@ pub struct Limits {
     pub parallel_pulls_max: usize,
     /// Bytes a second copied to this node by moves; `None`: as fast as it goes.
     pub transfer_bytes_per_second_max: Option<u64>,
+    /// Pause between two rounds over the hints held here.
+    pub hint_pause: Duration,
     /// Pause between two rounds of anti-entropy.
     pub repair_pause: Duration,
     /// Bytes a second exchanged by anti-entropy, in both directions, for what this node begins.
@@ -88,6 +90,7 @@ impl Default for Limits {
             disk_reserve_bytes: 256 << 20,
             parallel_pulls_max: 8,
             transfer_bytes_per_second_max: None,
+            hint_pause: Duration::from_millis(500),
             repair_pause: Duration::from_secs(2),
             repair_bytes_per_second_max: 32 << 20,
             collect_pause: Duration::from_secs(5),

@@ -12,6 +12,7 @@ use crate::ring_state::RingState;
 use crate::server;
 use crate::storage::{Births, Committer, Engine, EngineError, Space, StorageError};
 use dynamo::hedge::Budget;
+use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -145,7 +146,7 @@ pub async fn run(
         }
     }
     let coordinator = coordinator(&identity, &limits, &parts);
-    let tasks = start_background(&parts, &background);
+    let tasks = start_background(&parts, &limits, &background);
     let served = serve(&parts, &coordinator, listeners, &shutdown).await;
     background.cancel();
     let drained = drain(tasks).await;
@@ -204,14 +205,16 @@ fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) ->
     })
 }
 
-fn start_background(parts: &Arc<Parts>, stop: &CancellationToken) -> JoinSet<()> {
+fn start_background(parts: &Arc<Parts>, limits: &Limits, stop: &CancellationToken) -> JoinSet<()> {
     let Parts { ring, replica, peers, pulls, repair, collector, .. } = parts.as_ref();
     let mut tasks = JoinSet::new();
     tasks.spawn(peers.clone().follow_ring());
     tasks.spawn(pulls.clone().run(stop.clone()));
     tasks.spawn(repair.clone().run(stop.clone()));
     tasks.spawn(collector.clone().run(stop.clone()));
-    tasks.spawn(handoff::deliver_hints(ring.clone(), replica.clone(), peers.clone(), stop.clone()));
+    let hints =
+        handoff::deliver_hints(limits.hint_pause, ring.clone(), replica.clone(), peers.clone(), stop.clone());
+    tasks.spawn(hints);
     tasks.spawn(handoff::drop_leftovers(ring.clone(), replica.clone(), peers.clone(), stop.clone()));
     tasks
 }
@@ -224,7 +227,9 @@ async fn serve(
     shutdown: &CancellationToken,
 ) -> Result<(), NodeError> {
     let Listeners { resp, grpc, peer, http } = listeners;
-    let metrics = server::Metrics::new(coordinator.clone(), parts.foreground.clone());
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(server::StorageMetrics(parts.replica.committer().stats().clone())));
+    let metrics = server::Metrics::with_registry(coordinator.clone(), parts.foreground.clone(), registry);
     let clients_done = CancellationToken::new();
     let handler = Arc::new(coordinator.clone());
     let service = PeerService::new(parts.ring.clone(), parts.peers.clone(), handler);

@@ -7,7 +7,7 @@ mod resp;
 pub use draw::{Draw, KeySpace};
 
 use crate::process;
-use crate::systems::{System, Target};
+use crate::systems::{Commits, System, Target};
 use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
@@ -91,6 +91,8 @@ pub struct Outcome {
     pub driver_seconds: f64,
     /// Resident memory of all servers afterwards, in bytes.
     pub resident_bytes: u64,
+    /// What the servers committed meanwhile, of those that tell.
+    pub commits: Commits,
 }
 
 impl Outcome {
@@ -125,6 +127,8 @@ impl Outcome {
         self.server_seconds += other.server_seconds;
         self.driver_seconds += other.driver_seconds;
         self.resident_bytes = other.resident_bytes;
+        self.commits.commits += other.commits.commits;
+        self.commits.changes += other.commits.changes;
         Ok(())
     }
 }
@@ -196,6 +200,7 @@ pub async fn run(
         Target::Etcd(endpoints) => etcd::start(&shared, endpoints, size.clients).await?,
     };
     tokio::time::sleep(size.warm_up).await;
+    let commits_before = system.commits()?;
     let (server_before, driver_before) = (process::processor_time(&pids)?, process::own_processor_time()?);
     let started = Instant::now();
     shared.phase.store(MEASURING, Ordering::Relaxed);
@@ -204,6 +209,7 @@ pub async fn run(
     let seconds = started.elapsed().as_secs_f64();
     let server = process::processor_time(&pids)? - server_before;
     let driver = process::own_processor_time()? - driver_before;
+    let commits = system.commits()?.since(commits_before);
     for client in clients {
         client.await.context("a client panicked")??;
     }
@@ -226,6 +232,7 @@ pub async fn run(
         server_seconds: server.as_secs_f64(),
         driver_seconds: driver.as_secs_f64(),
         resident_bytes: process::resident_bytes(&pids)?,
+        commits,
     })
 }
 

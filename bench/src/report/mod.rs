@@ -119,3 +119,35 @@ pub fn ratios(rows: &[Row]) {
         }
     }
 }
+
+/// Prints puts beside what the bare engine does with as many to a flush of the disk: a third of that, since three copies
+/// are written on one machine.
+///
+/// # Errors
+/// When the bare engine cannot be measured.
+pub fn limits(rows: &[Row], bare: impl Fn(usize) -> anyhow::Result<f64>) -> anyhow::Result<()> {
+    let told = |row: &&Row| row.load.mix == Mix::Put && row.outcome.commits.commits > 0;
+    let rows: Vec<&Row> = rows.iter().filter(told).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    println!();
+    println!(
+        "| load | writes to a flush | flushes/s of all nodes | bare engine, puts/s | a third of it | Annulus, puts/s | ratio | goal |"
+    );
+    println!("|---|---:|---:|---:|---:|---:|---:|---|");
+    for Row { load, outcome, .. } in rows {
+        let batch = outcome.commits.changes_each();
+        let bare = bare(batch.round().max(1.0) as usize)?;
+        let ratio = outcome.rate() / (bare / 3.0);
+        println!(
+            "| {} | {batch:.1} | {:.0} | {bare:.0} | {:.0} | {:.0} | {ratio:.2} | ≥ 0.5, {} |",
+            load.name(),
+            outcome.commits.commits as f64 / outcome.seconds,
+            bare / 3.0,
+            outcome.rate(),
+            if ratio >= 0.5 { "met" } else { "**not met**" },
+        );
+    }
+    Ok(())
+}

@@ -6,6 +6,9 @@ use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Ports for Prometheus are so much above those for Redis clients.
+const HTTP_PORT_OFFSET: u16 = 3000;
+
 /// How a ring is to be run.
 #[derive(Clone, Debug)]
 pub struct Annulus {
@@ -54,13 +57,21 @@ impl Annulus {
         let supervisor = Process::start(&mut command, &self.directory.join("supervisor.log"))?;
         let status = until_ready("the Annulus ring", || self.status())?;
         let servers = status.nodes.iter().filter_map(|node| node.pid).collect();
+        let ports = (self.port + HTTP_PORT_OFFSET..).take(self.nodes);
+        let metrics = ports.map(|port| format!("127.0.0.1:{port}")).collect();
         let seed = status.nodes.first().context("a ring without nodes")?;
         let target = until_ready("Annulus to serve", || {
             let mut connection = redis::Client::open(format!("redis://{}", seed.resp))?.get_connection()?;
             redis::cmd("SET").arg("ready").arg("1").query::<()>(&mut connection)?;
             resp_target(&seed.resp, keys, Wait::No)
         })?;
-        Ok(System { name: self.name, target: Target::Resp(target), servers, _processes: vec![supervisor] })
+        Ok(System {
+            name: self.name,
+            target: Target::Resp(target),
+            servers,
+            metrics,
+            _processes: vec![supervisor],
+        })
     }
 
     fn status(&self) -> anyhow::Result<Status> {

@@ -34,7 +34,7 @@ pub(super) fn start(directory: &Path) -> anyhow::Result<System> {
     }
     let servers = processes.iter().map(Process::pid).collect();
     let target = Target::Etcd((0..MEMBERS).map(client).collect());
-    Ok(System { name: "etcd", target, servers, _processes: processes })
+    Ok(System { name: "etcd", target, servers, metrics: Vec::new(), _processes: processes })
 }
 
 fn is_healthy(port: u16) -> anyhow::Result<()> {

@@ -9,6 +9,8 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -26,6 +28,40 @@ const READY_MAX: Duration = Duration::from_secs(60);
 /// How long a process may take to end after it was asked to.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
+/// Batches that servers have made durable, and changes in them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Commits {
+    /// Batches, each with a flush of the disk.
+    pub commits: u64,
+    /// Changes in them: one for a write of one object.
+    pub changes: u64,
+}
+
+impl Commits {
+    /// What came after `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self { commits: self.commits - earlier.commits, changes: self.changes - earlier.changes }
+    }
+
+    /// Changes that shared a flush of the disk, on average.
+    #[must_use]
+    pub fn changes_each(self) -> f64 {
+        self.changes as f64 / self.commits.max(1) as f64
+    }
+}
+
+/// The body of a page.
+fn get(address: &str, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("connecting to {address}"))?;
+    stream.set_read_timeout(Some(READY_MAX))?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("an answer without a body")?;
+    Ok(body.to_owned())
+}
+
 /// A running system.
 pub struct System {
     /// Name in tables.
@@ -34,6 +70,8 @@ pub struct System {
     pub target: Target,
     /// Processes whose time and memory count; others only start and watch them.
     servers: Vec<u32>,
+    /// Where servers tell Prometheus what they do, as `host:port`, if they do.
+    metrics: Vec<String>,
     /// They end with the system.
     _processes: Vec<Process>,
 }
@@ -76,7 +114,25 @@ impl System {
             Target::Resp(target) => Target::Resp(RespTarget { wait, ..target.clone() }),
             Target::Etcd(endpoints) => Target::Etcd(endpoints.clone()),
         };
-        Self { name, target, servers: self.servers.clone(), _processes: Vec::new() }
+        Self { name, target, servers: self.servers.clone(), metrics: Vec::new(), _processes: Vec::new() }
+    }
+
+    /// What all servers have committed since they started; nothing for those that do not tell.
+    ///
+    /// # Errors
+    /// When one that tells does not answer.
+    pub fn commits(&self) -> anyhow::Result<Commits> {
+        let mut all = Commits::default();
+        for address in &self.metrics {
+            let text = get(address, "/metrics")?;
+            let counter = |name: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(name));
+                line.and_then(|rest| rest.trim().parse::<u64>().ok()).with_context(|| format!("no {name}"))
+            };
+            all.commits += counter("annulus_commits_total ")?;
+            all.changes += counter("annulus_committed_changes_total ")?;
+        }
+        Ok(all)
     }
 
     /// Ids of the processes that serve.

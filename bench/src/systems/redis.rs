@@ -41,7 +41,13 @@ pub(super) fn start(directory: &Path, keys: &KeySpace) -> anyhow::Result<System>
     }
     let target = resp_target(&addresses[0], keys, Wait::After)?;
     let servers = processes.iter().map(Process::pid).collect();
-    Ok(System { name: super::REDIS, target: Target::Resp(target), servers, _processes: processes })
+    Ok(System {
+        name: super::REDIS,
+        target: Target::Resp(target),
+        servers,
+        metrics: Vec::new(),
+        _processes: processes,
+    })
 }
 
 /// Every node knows the cluster, primaries have their replica, and replicas their primary.

@@ -15,15 +15,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Pause between two rounds over the hints.
-const ROUND_PAUSE: Duration = Duration::from_millis(500);
 const PAGE_HINTS_MAX: usize = 256;
 /// Hints under way at once: the back-pressure on the receiver.
 const AT_ONCE_MAX: usize = 32;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Delivers hints until shutdown.
+/// Delivers hints until shutdown, with a pause between two rounds over them.
 pub async fn deliver_hints(
+    pause: Duration,
     ring: Arc<RingState>,
     replica: Arc<Replica>,
     peers: Arc<Peers>,
@@ -32,7 +31,7 @@ pub async fn deliver_hints(
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(ROUND_PAUSE) => {}
+            () = tokio::time::sleep(pause) => {}
         }
         if replica.hints.held().0 == 0 {
             continue;

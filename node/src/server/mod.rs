@@ -4,5 +4,7 @@ pub mod grpc;
 pub mod http;
 pub mod metrics;
 pub mod resp;
+mod storage_metrics;
 
 pub use metrics::Metrics;
+pub use storage_metrics::StorageMetrics;

@@ -3,6 +3,7 @@
 mod answers;
 mod objects;
 mod stranded;
+mod troubles;
 
 pub use answers::{answer, ask};
 
@@ -96,6 +97,9 @@ pub async fn observe(
         pods.items.iter().filter_map(|pod| objects::pod(&name, pod, &zones, now)).collect();
     seen_pods.sort_by_key(|pod| pod.ordinal);
     answers::ask_all(nodes, &mut seen_pods, &stored, known_epoch).await;
+    if let Err(error) = troubles::add(client, &namespace, &mut seen_pods).await {
+        tracing::warn!(%error, "what keeps pods from starting is known only in part");
+    }
     let mut volumes: Vec<_> = claims.items.iter().filter_map(|claim| objects::volume(&name, claim)).collect();
     volumes.sort_by_key(|volume| volume.ordinal);
     match stranded::stranded(client, &claims.items, &seen_pods).await {

@@ -1,5 +1,6 @@
 //! A node of the simulated cluster: the real one, over turmoil's sockets and a simulated disk.
 
+use crate::scenario::Scenario;
 use crate::shared::Shared;
 use crate::wire;
 use annulus_node::config::Limits;
@@ -38,7 +39,7 @@ pub async fn run(shared: Arc<Shared>, slot: usize) -> turmoil::Result {
         slots[slot].starts += 1;
     }
     let engine: Arc<dyn Engine> = volume.disk.clone();
-    let limits = limits();
+    let limits = limits(&shared.scenario);
     let overlays = node::overlays();
     let committer = {
         let overlays = overlays.clone();
@@ -76,12 +77,13 @@ pub async fn run(shared: Arc<Shared>, slot: usize) -> turmoil::Result {
     Ok(())
 }
 
-fn limits() -> Limits {
+fn limits(scenario: &Scenario) -> Limits {
     Limits {
         request_timeout: Duration::from_secs(2),
         replica_timeout: Duration::from_millis(500),
         disk_reserve_bytes: 1 << 20,
-        collect_pause: Duration::from_millis(500),
+        hint_pause: scenario.hint_pause,
+        collect_pause: scenario.collect_pause,
         ..Limits::default()
     }
 }

@@ -9,6 +9,7 @@ pub mod check;
 pub mod client;
 pub mod disk;
 pub mod history;
+pub mod holdings;
 pub mod host;
 pub mod links;
 pub mod nemesis;

@@ -65,13 +65,17 @@ impl Links {
     /// Holds back everything that a host sends or is sent, to be delivered when the fault is lifted.
     pub fn hold(&mut self, sim: &mut Sim<'_>, fault: FaultId, host: usize) {
         for other in hosts().filter(|other| *other != host) {
-            let pair = (host.min(other), host.max(other));
-            let faults = self.held.entry(pair).or_default();
-            let first = faults.is_empty();
-            faults.insert(fault);
-            if first {
-                sim.hold(name(host), name(other));
-            }
+            self.hold_between(sim, fault, host, other);
+        }
+    }
+
+    /// Holds back what two hosts send each other, to be delivered when the fault is lifted.
+    pub fn hold_between(&mut self, sim: &mut Sim<'_>, fault: FaultId, a: usize, b: usize) {
+        let faults = self.held.entry((a.min(b), a.max(b))).or_default();
+        let first = faults.is_empty();
+        faults.insert(fault);
+        if first {
+            sim.hold(name(a), name(b));
         }
     }
 

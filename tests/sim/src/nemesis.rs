@@ -138,7 +138,12 @@ impl Nemesis {
         *self.counts.entry(*fault).or_default() += 1;
         self.shared.trace.say(|| format!("fault {id} {fault:?} {words} for {lasts:?}"));
         if let Some(cure) = cure {
-            let lasts = if matches!(cure, Cure::Flap { .. }) { Duration::from_millis(200) } else { lasts };
+            let lasts = match (&cure, fault) {
+                (Cure::Flap { .. }, _) => Duration::from_millis(200),
+                // What is held for longer than peers wait for each other arrives on streams that they have given up.
+                (_, Fault::Held) => Duration::from_millis(self.rng.random_range(200..950)),
+                _ => lasts,
+            };
             self.ends.insert((trace::now() + lasts, id), cure);
         }
     }
@@ -255,6 +260,10 @@ impl Nemesis {
             _ => {}
         }
         match fault {
+            Fault::Held => {
+                self.links.hold_between(sim, id, slot, other);
+                Some(Cure::Links)
+            }
             Fault::Flapping => {
                 self.links.cut(sim, id, slot, other);
                 self.links.cut(sim, id, other, slot);
@@ -347,7 +356,9 @@ impl Nemesis {
         }
         self.links.cut_off(sim, id, slot);
         self.stop(sim, slot)?;
-        self.shared.slots.lock()[slot].volume = None;
+        if let Some(volume) = self.shared.slots.lock()[slot].volume.take() {
+            self.shared.oracle.lock().destroyed(volume.incarnation.as_u64_pair().1);
+        }
         self.shared.disks_lost.fetch_add(1, Ordering::Relaxed);
         Some(())
     }
@@ -411,6 +422,7 @@ impl Nemesis {
                 slots[slot].volume.take()
             };
             if let Some(volume) = volume {
+                self.shared.oracle.lock().retired(volume.incarnation.as_u64_pair().1);
                 self.shared.wanted.lock().gone.insert(volume.incarnation);
             }
             self.shared.trace.say(|| format!("{} is removed with its volume", host::name(slot)));

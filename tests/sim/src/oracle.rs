@@ -6,6 +6,7 @@
 //! whether any event that had seen it, and so replaced it, exists.
 
 use crate::history::{Kind, Op, OpId};
+use crate::holdings::Holdings;
 use bytes::Bytes;
 use dynamo::object::{Context, Dot, Object, Payload, Value};
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ pub struct Oracle {
     by_key: BTreeMap<Bytes, Vec<Dot>>,
     /// What the disk of each incarnation was given last of a key that holds nothing any more.
     dead: BTreeMap<(u64, Bytes), Context>,
+    held: Holdings,
     /// When the mark of a key's deletion was first removed from a disk, and what had been seen of the key by then.
     collected: BTreeMap<Bytes, Vec<(Duration, Context)>>,
     faults: Vec<String>,
@@ -67,14 +69,45 @@ impl Oracle {
     /// Takes note of the object that is the last one which the disk of an incarnation has of a key.
     pub fn stored(&mut self, incarnation: u64, key: &Bytes, encoded: &Bytes) {
         let place = (incarnation, key.clone());
-        match Object::decode(encoded.clone()) {
-            Ok(object) if object.only_tombstones() => self.dead.insert(place, object.context()),
-            _ => self.dead.remove(&place),
+        let Ok(object) = Object::decode(encoded.clone()) else { return };
+        match object.only_tombstones() {
+            true => self.dead.insert(place, object.context()),
+            false => self.dead.remove(&place),
         };
+        self.held.object(incarnation, key, &object);
+    }
+
+    /// Takes note of a hint that the disk of an incarnation has been given.
+    pub fn hinted(&mut self, incarnation: u64, hint_key: &Bytes, key: &Bytes, encoded: &Bytes) {
+        if let Ok(object) = Object::decode(encoded.clone()) {
+            self.held.hint(incarnation, hint_key, key, &object);
+        }
+    }
+
+    /// Takes note of a hint that is removed from the disk of an incarnation.
+    pub fn hint_removed(&mut self, incarnation: u64, hint_key: &Bytes, key: &Bytes) {
+        self.held.hint_removed(incarnation, hint_key, key);
+    }
+
+    /// Takes note of a disk that was destroyed.
+    pub fn destroyed(&mut self, incarnation: u64) {
+        self.held.forget(incarnation);
+        self.held.anything_destroyed = true;
+    }
+
+    /// Takes note of a disk that was taken away on proof.
+    pub fn retired(&mut self, incarnation: u64) {
+        self.held.forget(incarnation);
+    }
+
+    /// Objects that were dropped from a disk though they were nowhere else.
+    pub fn take_dropped(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.held.dropped)
     }
 
     /// Takes note of a key that is removed from the disk of an incarnation.
     pub fn removed(&mut self, incarnation: u64, key: &Bytes, at: Duration) {
+        self.held.object_removed(incarnation, key);
         let Some(seen) = self.dead.remove(&(incarnation, key.clone())) else { return };
         self.collected.entry(key.clone()).or_default().push((at, seen));
     }

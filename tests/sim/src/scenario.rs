@@ -37,6 +37,10 @@ pub struct Scenario {
     pub fault_lasts_max: Duration,
     /// Mean time between two faults.
     pub fault_pause: Duration,
+    /// Pause of a node between two rounds over the hints that it holds.
+    pub hint_pause: Duration,
+    /// Pause of a node between two rounds of collecting what is dead.
+    pub collect_pause: Duration,
     /// Pause of the operator between two looks.
     pub operator_pause: Duration,
     /// Partitions that may move at once.
@@ -66,6 +70,8 @@ pub enum Fault {
     Bridge,
     /// A link that goes and comes.
     Flapping,
+    /// What two nodes send each other arrives only when it is over.
+    Held,
     /// Links that lose messages.
     Loss,
     /// A link that is slow.
@@ -112,8 +118,9 @@ const ALL: [(Fault, u32); 19] = [
 
 /// Two nodes that cannot speak to each other for long, while both can to all others: hints for those that the others see
 /// well, and members of a list that are never all reached by one node.
-const LONG_CUTS: [(Fault, u32); 6] = [
+const LONG_CUTS: [(Fault, u32); 7] = [
     (Fault::OneWay, 6),
+    (Fault::Held, 8),
     (Fault::Bridge, 2),
     (Fault::Flapping, 2),
     (Fault::ScaleOut, 2),
@@ -135,6 +142,7 @@ impl Scenario {
             _ => (majority, majority),
         };
         let nodes = rng.random_range(usize::from(n)..=6);
+        let mut upkeep = stream(seed, 4);
         let mut scenario = Self {
             seed,
             nodes,
@@ -148,6 +156,8 @@ impl Scenario {
             keys: *pick(&mut rng, &[4, 16, 48]),
             think_max: Duration::from_millis(*pick(&mut rng, &[20, 100, 300])),
             fault_pause: Duration::from_millis(*pick(&mut rng, &[300, 600, 1200, 3000])),
+            hint_pause: Duration::from_millis(*pick(&mut upkeep, &[500, 500, 4000, 12_000])),
+            collect_pause: Duration::from_millis(*pick(&mut upkeep, &[50, 500])),
             operator_pause: Duration::from_millis(*pick(&mut rng, &[50, 250, 1000])),
             parallel_moves: *pick(&mut rng, &[2, 8, 16]),
             fault_lasts_max: Duration::from_secs(4),

@@ -282,8 +282,14 @@ impl Shared {
 /// Tells the oracle what a disk is given.
 fn hear(oracle: &Mutex<Oracle>, incarnation: u64, changes: &[Change]) {
     for change in changes {
-        if let Change::Remove { space: Space::Data, key } = change {
-            oracle.lock().removed(incarnation, &key.slice(8.min(key.len())..), trace::now());
+        match change {
+            Change::Remove { space: Space::Data, key } => {
+                oracle.lock().removed(incarnation, &key.slice(8.min(key.len())..), trace::now());
+            }
+            Change::Remove { space: Space::Hints, key } => {
+                oracle.lock().hint_removed(incarnation, key, &key.slice(24.min(key.len())..));
+            }
+            _ => {}
         }
         let Change::Put { space, key, value } = change else { continue };
         let prefix = match space {
@@ -291,7 +297,10 @@ fn hear(oracle: &Mutex<Oracle>, incarnation: u64, changes: &[Change]) {
                 oracle.lock().stored(incarnation, &key.slice(8.min(key.len())..), value);
                 8
             }
-            Space::Hints => 24,
+            Space::Hints => {
+                oracle.lock().hinted(incarnation, key, &key.slice(24.min(key.len())..), value);
+                24
+            }
             Space::Meta => continue,
         };
         let key: Bytes = key.slice(prefix.min(key.len())..);

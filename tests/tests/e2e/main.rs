@@ -8,3 +8,4 @@ mod lifecycle;
 mod operations;
 mod replacement;
 mod scaling;
+mod users;

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod disks;
+mod dots;
 mod networks;
 mod processes;
 
@@ -40,8 +41,9 @@ pub struct Scenario {
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    let kinds = [processes::scenarios(), disks::scenarios(), networks::scenarios(), clocks::scenarios()];
-    kinds.into_iter().flatten().collect()
+    let data = [disks::scenarios(), dots::scenarios()];
+    let kinds = [processes::scenarios(), networks::scenarios(), clocks::scenarios()].into_iter().chain(data);
+    kinds.flatten().collect()
 }
 
 async fn seconds(seconds: f64) {
