@@ -99,7 +99,7 @@ e2e: ## End-to-end tests on a real Kubernetes
 
 .PHONY: compat
 compat: ## Client libraries against a ring on loopback, or on a Kubernetes: make compat ONLY=python WHERE=kubernetes
-	cargo build --locked -p annulus-node
+	cargo build --locked --workspace --bins
 	ONLY='$(ONLY)' WHERE='$(WHERE)' tests/compat/run.sh
 
 .PHONY: fuzz

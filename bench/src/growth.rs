@@ -6,6 +6,7 @@ use crate::systems::{Annulus, System, Target, until_ready};
 use anyhow::{Context, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 /// RESP port of the first node.
 const PORT: u16 = 17501;
 const MIB: f64 = (1 << 20) as f64;
+/// Loads of rings, numbered.
+const MIXES: [(usize, Mix); 2] = [(0, Mix::Put), (1, Mix::Get)];
 
 /// Arguments of `growth`.
 #[derive(clap::Args)]
@@ -32,7 +35,7 @@ pub struct Arguments {
     /// Bytes of a value there.
     #[arg(long, default_value_t = 100)]
     value_bytes: usize,
-    /// Clients in a closed loop.
+    /// Clients in a closed loop; for rings also as many more as there are more nodes.
     #[arg(long, default_value_t = 64)]
     clients: usize,
     /// Seconds of each load.
@@ -44,9 +47,9 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    fn size(&self) -> Size {
+    fn size(&self, clients: usize) -> Size {
         let warm_up = Duration::from_secs_f64((self.seconds / 4.0).min(1.0));
-        Size { clients: self.clients, warm_up, measured: Duration::from_secs_f64(self.seconds) }
+        Size { clients, warm_up, measured: Duration::from_secs_f64(self.seconds) }
     }
 }
 
@@ -66,15 +69,12 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same load on rings of different sizes.
+/// Rings of different sizes, under the same load and under one that has grown with them.
 async fn by_nodes(arguments: &Arguments, place: &Path) -> anyhow::Result<()> {
+    println!("n = 3, {} keys, values of {} bytes", arguments.ring_keys, arguments.ring_value_bytes);
     println!(
-        "n = 3, {} keys, values of {} bytes, {} clients",
-        arguments.ring_keys, arguments.ring_value_bytes, arguments.clients
-    );
-    println!(
-        "{:>5}  {:<5} {:>9} {:>9} {:>16} {:>9} {:>11}",
-        "nodes", "load", "ops/s", "p99 ms", "server µs/op", "ratio", "memory MiB"
+        "{:>5} {:>7}  {:<5} {:>9} {:>9} {:>16} {:>9} {:>15} {:>11}",
+        "nodes", "clients", "load", "ops/s", "p99 ms", "server µs/op", "ratio", "writes to flush", "memory MiB"
     );
     let keys = KeySpace::new(arguments.ring_keys, arguments.ring_value_bytes);
     let mut first: Vec<f64> = Vec::new();
@@ -83,18 +83,21 @@ async fn by_nodes(arguments: &Arguments, place: &Path) -> anyhow::Result<()> {
         let annulus = Annulus { directory: directory.clone(), nodes, port: PORT, r: 2, n: 3, name: "Annulus" };
         let system = annulus.start(&keys)?;
         load::fill(&system, &keys).await?;
-        for (at, mix) in [Mix::Put, Mix::Get].into_iter().enumerate() {
-            let outcome = measure(&system, &keys, mix, arguments.size()).await?;
+        let grown = arguments.clients * nodes / arguments.nodes.first().copied().unwrap_or(nodes).max(1);
+        let clients = BTreeSet::from([arguments.clients, grown]);
+        for (clients, (at, mix)) in clients.iter().flat_map(|&clients| MIXES.map(|mix| (clients, mix))) {
+            let outcome = measure(&system, &keys, mix, arguments.size(clients)).await?;
             if first.len() <= at {
                 first.push(outcome.server_micros());
             }
             println!(
-                "{nodes:>5}  {:<5} {:>9.0} {:>9.2} {:>16.1} {:>9.2} {:>11.0}",
+                "{nodes:>5} {clients:>7}  {:<5} {:>9.0} {:>9.2} {:>16.1} {:>9.2} {:>15.1} {:>11.0}",
                 if mix == Mix::Put { "put" } else { "get" },
                 outcome.rate(),
                 outcome.latency.value_at_quantile(0.99) as f64 / 1000.0,
                 outcome.server_micros(),
                 outcome.server_micros() / first[at],
+                outcome.commits.changes_each(),
                 outcome.resident_bytes as f64 / MIB,
             );
         }
@@ -126,7 +129,7 @@ async fn by_keys(arguments: &Arguments, place: &Path) -> anyhow::Result<()> {
         let annulus = Annulus { directory: directory.clone(), nodes: 1, port: PORT, r: 1, n: 1, name: "Annulus" };
         let system = annulus.start(&keys)?;
         load::fill(&system, &keys).await?;
-        let outcome = measure(&system, &keys, Mix::Get, arguments.size()).await?;
+        let outcome = measure(&system, &keys, Mix::Get, arguments.size(arguments.clients)).await?;
         drop(system);
         let started = Instant::now();
         let system = annulus.start(&keys)?;

@@ -71,7 +71,7 @@ pub(crate) fn leftovers(installed: &Installed, replica: &Replica) -> Vec<u32> {
         placement.is_none_or(|placement| installed.me.is_some_and(|me| names(placement, me)))
     };
     let count = installed.view.count();
-    (0..count.get()).filter(|&partition| counters.of(partition, count).items > 0 && !named(partition)).collect()
+    (0..count.get()).filter(|&partition| !named(partition) && counters.of(partition, count).items > 0).collect()
 }
 
 async fn drop_partition(
