@@ -150,3 +150,35 @@ async fn a_ring_started_again_has_its_data() -> anyhow::Result<()> {
     ensure!(tally.lost == 0 && tally.wrong == 0 && tally.acknowledged as usize >= SHAPE.keys, "{tally:?}");
     ring.stop()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_at_a_node_that_was_away_shows_what_was_written_meanwhile() -> anyhow::Result<()> {
+    use nix::sys::signal::Signal::{SIGKILL, SIGSTOP};
+    const KEYS: usize = 2_000;
+    let mut ring = Ring::start(21_400)?;
+    let connect = |node| anyhow::Ok(redis::Client::open(format!("redis://{}/", ring.address(node)))?);
+    let away = ring.pid_of(2)?;
+    signal(away, SIGSTOP)?;
+    let mut other = connect(0)?.get_connection()?;
+    for number in 0..KEYS {
+        redis::cmd("SET").arg(format!("walked-{number}")).arg("x").query::<()>(&mut other)?;
+    }
+    // What has been sent to it is gone with it, and anti-entropy has yet to begin when it is back.
+    signal(away, SIGKILL)?;
+    let back = Instant::now();
+    let mut returned = loop {
+        let answers = connect(2)?.get_connection().and_then(|mut connection| {
+            redis::cmd("GET").arg("walked-0").query::<Option<String>>(&mut connection).map(|_| connection)
+        });
+        match answers {
+            Ok(connection) => break connection,
+            Err(error) => ensure!(back.elapsed() < LIMIT, "the node does not come back: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let mut walk = redis::cmd("SCAN");
+    let found = walk.cursor_arg(0).arg("COUNT").arg(1000).clone().iter::<String>(&mut returned)?;
+    let found: std::collections::BTreeSet<String> = found.collect::<Result<_, _>>()?;
+    ensure!(found.len() == KEYS, "{} of {KEYS} keys are shown", found.len());
+    ring.stop()
+}
