@@ -21,6 +21,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+/// How long a node that has left the ring serves those who are connected to it, once it is told to end.
+const FAREWELL_MAX: Duration = Duration::from_secs(12);
 /// How long connections have to finish what they are at when the node stops.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
@@ -244,15 +246,18 @@ async fn serve(
         async move { done.cancelled().await }
     }));
     let web = tokio::spawn(server::http::serve(http, coordinator.clone(), metrics.clone(), clients_done.clone()));
-    let mut rpc = tokio::spawn(server::grpc::serve(grpc, coordinator.clone(), metrics.clone(), shutdown.clone()));
-    let clients = server::resp::serve(resp, coordinator.clone(), metrics, shutdown.clone());
+    let stop = CancellationToken::new();
+    tokio::spawn(see_out(parts.clone(), metrics.clone(), shutdown.clone(), stop.clone()));
+    let mut rpc = tokio::spawn(server::grpc::serve(grpc, coordinator.clone(), metrics.clone(), stop.clone()));
+    let clients = server::resp::serve(resp, coordinator.clone(), metrics, stop.clone());
     let result = tokio::select! {
         () = clients => Ok(()),
         () = broken(parts) => Err(NodeError::Broken),
-        why = ended_early(&mut rpc, shutdown) => Err(NodeError::Server("gRPC", why)),
+        why = ended_early(&mut rpc, &stop) => Err(NodeError::Server("gRPC", why)),
         ended = &mut peers => Err(NodeError::Server("peer", format!("{ended:?}"))),
     };
     shutdown.cancel();
+    stop.cancel();
     if !rpc.is_finished() {
         let _ = tokio::time::timeout(DRAIN_MAX, rpc).await;
     }
@@ -260,6 +265,30 @@ async fn serve(
     clients_done.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(1), web).await;
     result
+}
+
+/// Tells the servers for clients to end when the node is told to. One that is in no list any more first serves on for
+/// those who are connected: their maps of the ring still name it, and are made anew every ten seconds or so.
+async fn see_out(
+    parts: Arc<Parts>,
+    metrics: server::Metrics,
+    shutdown: CancellationToken,
+    stop: CancellationToken,
+) {
+    shutdown.cancelled().await;
+    let left = parts.ring.load().is_some_and(|installed| {
+        let ring = installed.view.ring();
+        installed.me.is_none_or(|me| ring.listed(me) == 0)
+    });
+    if left {
+        let gone = async {
+            while metrics.connections() > 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL_MAX, gone).await;
+    }
+    stop.cancel();
 }
 
 /// Returns when a server ends by itself. One that ends because it was told to, and may have had nobody to see out, is

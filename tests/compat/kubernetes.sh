@@ -15,6 +15,11 @@ metadata: {name: compat}
 spec: {replicas: 3, partitions: 256, storage: {size: 1Gi}}
 MANIFEST
 $IN kubectl wait kvc/compat --for=condition=Available --timeout=180s
+# The nodes are available before every host's proxy has heard that they are.
+for _ in $(seq 100); do
+  $IN timeout 2 bash -c '</dev/tcp/compat/6379' 2>/dev/null && break
+  sleep 0.2
+done
 # The Service, which sends connections to whatever nodes are ready.
 export ANNULUS_HOST=compat ANNULUS_PORT=6379
 export ANNULUS_NODES="compat-0.compat-nodes:6379 compat-1.compat-nodes:6379 compat-2.compat-nodes:6379"

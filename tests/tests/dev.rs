@@ -182,3 +182,36 @@ async fn a_walk_at_a_node_that_was_away_shows_what_was_written_meanwhile() -> an
     ensure!(found.len() == KEYS, "{} of {KEYS} keys are shown", found.len());
     ring.stop()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_left_serves_on_until_maps_of_the_ring_are_made_anew() -> anyhow::Result<()> {
+    let mut ring = Ring::start(21_500)?;
+    ring.scale(4)?;
+    let mut leaver = redis::Client::open(format!("redis://{}/", ring.address(3)))?.get_connection()?;
+    let mut other = redis::Client::open(format!("redis://{}/", ring.address(0)))?.get_connection()?;
+    redis::cmd("SET").arg("kept").arg("x").query::<()>(&mut other)?;
+    let port = ring.resp_port + 3;
+    let slots: redis::Value = redis::cmd("CLUSTER").arg("SLOTS").query(&mut other)?;
+    ensure!(format!("{slots:?}").contains(&format!("int({port})")), "it is not in the map at first: {slots:?}");
+    let answers_since = std::thread::scope(|scope| {
+        let scaled = scope.spawn(|| ring.scale(3));
+        let began = Instant::now();
+        let mut left = None;
+        while left.is_none_or(|left: Instant| left.elapsed() < Duration::from_secs(8)) {
+            ensure!(began.elapsed() < LIMIT, "the node does not leave");
+            let value = redis::cmd("GET").arg("kept").query::<String>(&mut leaver);
+            let after = left.map(|left: Instant| left.elapsed());
+            ensure!(value.as_deref() == Ok("x"), "{after:?} after it had left: {value:?}");
+            let slots: redis::Value = redis::cmd("CLUSTER").arg("SLOTS").query(&mut other)?;
+            if left.is_none() && !format!("{slots:?}").contains(&format!("int({port})")) {
+                left = Some(Instant::now());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(leaver);
+        scaled.join().map_err(|_| anyhow::anyhow!("scaling panicked"))??;
+        Ok(left)
+    })?;
+    ensure!(answers_since.is_some(), "the node has never left");
+    ring.stop()
+}

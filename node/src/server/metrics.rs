@@ -43,6 +43,12 @@ impl Metrics {
         Self { registry: Arc::new(registry), front }
     }
 
+    /// RESP connections that are open.
+    #[must_use]
+    pub fn connections(&self) -> i64 {
+        self.front.connections.load(Relaxed)
+    }
+
     /// The text that Prometheus reads.
     ///
     /// # Errors
