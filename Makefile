@@ -33,7 +33,7 @@ format: ## Formatting is as rustfmt wants it
 	cargo fmt --all --check
 
 .PHONY: lint
-lint: ## Clippy and rustdoc have nothing to say
+lint: ## Clippy has nothing to say
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 .PHONY: unit
