@@ -3,14 +3,15 @@
 //! A Merkle tree (Dynamo §4.7) of which only the lower of two levels is kept: the tokens are cut into [`LEAVES`]
 //! equal leaves, each with the *sum* of the hashes of its items, which every write keeps up to date in constant time.
 //! Roots of partitions are made of leaves when they are asked for, so they fit any number of partitions. Below a leaf
-//! that differs, the items' hashes themselves are compared, in short: four bytes each.
+//! that differs, the items' hashes themselves are compared, in short: two bytes each.
 //!
 //! Set reconciliation by rateless sketches (Yang, Gilad, Alizadeh, "Practical Rateless Set Reconciliation", SIGCOMM
 //! 2024) would send fewer bytes than the leaves of a partition when hardly anything differs, but each sketch takes a
 //! hash of every item of the partition, read from disk at both ends; the leaves are at hand and confine reading to
 //! the leaves that differ. `tests/reconcile.rs` has the figures.
 //!
-//! What is short is salted: two items that look alike in one comparison do not in the next.
+//! What is short is salted: two items that look alike in one comparison do not in the next. So it can be very short: of
+//! 2¹⁶ differences one is found a round later, and whoever compares a leaf sends two bytes for each of its items.
 
 use crate::object::Context;
 use crate::preference::MemberIndex;
@@ -56,11 +57,13 @@ pub fn root(leaf_sums: impl IntoIterator<Item = u64>) -> u64 {
     hasher.finish()
 }
 
-/// A hash or a sum of hashes in four bytes.
+/// A hash or a sum of hashes in two bytes. What is equal under one salt is, but for one in 2¹⁶, not under another.
 #[must_use]
-pub fn short(hash: u64, salt: u64) -> u32 {
-    // The upper half of a multiplication by an odd number depends on all bits below.
-    ((hash ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+pub fn short(hash: u64, salt: u64) -> u16 {
+    // The upper bits of a multiplication by an odd number depend on all bits below; folded down and multiplied again,
+    // all depend on all (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
+    let mixed = (hash ^ salt).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    ((mixed ^ (mixed >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb) >> 48) as u16
 }
 
 /// Who has to have all items of a partition: the effective list, and the old one while it retires. A newcomer whose
@@ -85,8 +88,8 @@ pub struct Unmatched {
 
 /// Compares two lists of short hashes as sets.
 #[must_use]
-pub fn unmatched(first: &[u32], second: &[u32]) -> Unmatched {
-    let lacking = |list: &[u32], other: &[u32]| {
+pub fn unmatched(first: &[u16], second: &[u16]) -> Unmatched {
+    let lacking = |list: &[u16], other: &[u16]| {
         let mut known = other.to_vec();
         known.sort_unstable();
         list.iter()

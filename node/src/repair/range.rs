@@ -36,22 +36,22 @@ pub(super) async fn read(replica: &Replica, first: u64, last: u64) -> Result<Vec
 }
 
 /// The items' hashes, shortened.
-pub(super) fn shortened(items: &[Item], salt: u64) -> Vec<u32> {
+pub(super) fn shortened(items: &[Item], salt: u64) -> Vec<u16> {
     items.iter().map(|item| short(item.hash, salt)).collect()
 }
 
 /// The sum of the items' hashes, shortened.
-pub(super) fn sum(items: &[Item], salt: u64) -> u32 {
+pub(super) fn sum(items: &[Item], salt: u64) -> u16 {
     short(items.iter().fold(0, |sum: u64, item| sum.wrapping_add(item.hash)), salt)
 }
 
 /// A question about a range: which of these items do you have, and which others?
 pub(super) fn with_items(first_token: u64, last_token: u64, items: &[Item], salt: u64) -> ItemRange {
-    let hashes: Vec<u8> = shortened(items, salt).into_iter().flat_map(u32::to_le_bytes).collect();
+    let hashes: Vec<u8> = shortened(items, salt).into_iter().flat_map(u16::to_le_bytes).collect();
     ItemRange { first_token, last_token, hashes: Bytes::from(hashes), sum: None }
 }
 
 /// A question about a range: do you have the same?
 pub(super) fn with_sum(first_token: u64, last_token: u64, items: &[Item], salt: u64) -> ItemRange {
-    ItemRange { first_token, last_token, hashes: Bytes::new(), sum: Some(sum(items, salt)) }
+    ItemRange { first_token, last_token, hashes: Bytes::new(), sum: Some(u32::from(sum(items, salt))) }
 }

@@ -76,11 +76,11 @@ async fn answer(replica: &Replica, asked: &ItemRange, salt: u64, bytes_max: usiz
     let here = range::read(replica, asked.first_token, asked.last_token).await.map_err(internal)?;
     let mut reply = RangeReply::default();
     if let Some(sum) = asked.sum {
-        reply.differs = range::sum(&here, salt) != sum;
+        reply.differs = u32::from(range::sum(&here, salt)) != sum;
         return Ok(reply);
     }
-    let (theirs, _) = asked.hashes.as_chunks::<4>();
-    let theirs: Vec<u32> = theirs.iter().map(|hash| u32::from_le_bytes(*hash)).collect();
+    let (theirs, _) = asked.hashes.as_chunks::<2>();
+    let theirs: Vec<u16> = theirs.iter().map(|hash| u16::from_le_bytes(*hash)).collect();
     let differing = unmatched(&range::shortened(&here, salt), &theirs);
     reply.unknown = differing.second.iter().map(|&at| u32::try_from(at).unwrap_or(u32::MAX)).collect();
     let mut bytes = 0;

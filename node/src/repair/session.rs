@@ -150,14 +150,14 @@ impl Session<'_> {
         let count = self.installed.view.count().get();
         let request = RootsRequest { partitions: partitions.to_vec(), ..self.roots_request() };
         let theirs = self.ask_roots(client, request).await?;
-        let (theirs, _) = theirs.as_chunks::<4>();
+        let (theirs, _) = theirs.as_chunks::<2>();
         let leaves: Vec<usize> = partitions.iter().flat_map(|&p| serve::leaves_of(p, count)).collect();
         if theirs.len() != leaves.len() {
             return Err(SessionError::Shape);
         }
         let ours = leaves.iter().flat_map(|&leaf| self.replica.leaves().sums(leaf..leaf + 1));
-        let ours: Vec<u32> = ours.map(|sum| short(sum, self.salt)).collect();
-        let differs = ours.iter().zip(theirs).map(|(ours, theirs)| *ours != u32::from_le_bytes(*theirs));
+        let ours: Vec<u16> = ours.map(|sum| short(sum, self.salt)).collect();
+        let differs = ours.iter().zip(theirs).map(|(ours, theirs)| *ours != u16::from_le_bytes(*theirs));
         Ok(leaves.iter().zip(differs).filter(|(_, differs)| *differs).map(|(leaf, _)| *leaf).collect())
     }
 
