@@ -88,8 +88,6 @@ async fn drop_partition(
     if !planted::is("leftovers-dropped-unhanded") {
         hand_over(ring, replica, peers, installed, partition).await?;
     }
-    // Before the first removal and after the last: no birth is continued whose later dots may have been dropped.
-    replica.raise_birth_floor(partition, count);
     loop {
         let still = ring.load().is_some_and(|now| leftovers(&now, replica).contains(&partition));
         let page =
@@ -106,6 +104,5 @@ async fn drop_partition(
             _ => break,
         }
     }
-    replica.raise_birth_floor(partition, count);
     Ok(())
 }

@@ -27,7 +27,7 @@ use crate::storage::{Births, Committer, Engine, EngineError, Reservation, Storag
 use bytes::Bytes;
 use dynamo::hlc::{Clock, Hlc};
 use dynamo::object::{Actor, By, Change, CodecError, Object, Outcome, Refusal, Value};
-use dynamo::token::{PartitionCount, SLOTS, Token, slots};
+use dynamo::token::{SLOTS, Token};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +50,7 @@ pub struct Replica {
     committer: Committer,
     ring: Arc<RingState>,
     births: Births,
-    /// By hash slot: births below this one belong to state that was dropped since; they are not continued.
+    /// By hash slot: births below this one belong to state that was gone in between; they are not continued.
     birth_floors: Vec<AtomicU64>,
     /// Births below this one may belong to dots that a failed commit took back here, but not at the peers that had
     /// been sent them.
@@ -515,9 +515,10 @@ impl Replica {
         self.births.is_of_this_start(actor.birth) && actor.birth >= floor
     }
 
-    /// Of a key whose deletion was collected nothing is known here any more; but a replica that has missed the
-    /// collection, or a client with an old context, may bring back an actor of this node, and how far it had counted
-    /// nobody can tell. It is not continued, nor is any other birth of its hash slot until now, which does no harm.
+    /// Of a key that was dropped as a leftover, or whose deletion was collected, nothing is known here any more; but a
+    /// replica that has missed it, or a client with an old context, may bring back an actor of this node, and how far
+    /// it had counted nobody can tell. It is not continued, nor is any other birth of its hash slot until now, which
+    /// does no harm.
     fn mistrust_returning(&self, token: Token, mine: Option<&Object>, incoming: &Object) {
         let Some(theirs) = incoming.own_actor(self.incarnation).filter(|actor| self.is_trusted(token, *actor))
         else {
@@ -541,17 +542,6 @@ impl Replica {
             self.failed_commits.store(failed, Ordering::Release);
         }
         self.failed_floor.load(Ordering::Acquire)
-    }
-
-    /// From now on no birth issued so far is continued in this one of `count` partitions: its state here was dropped.
-    pub fn raise_birth_floor(&self, partition: u32, count: PartitionCount) {
-        if planted::is("dot-reuse-after-drop") {
-            return;
-        }
-        let next = self.births.next();
-        for floor in self.birth_floors.get(slots(partition, count)).unwrap_or_default() {
-            floor.store(next, Ordering::Release);
-        }
     }
 
     /// Drops an object of a partition for which no list names this node; one that is listed again stays. `None`: it

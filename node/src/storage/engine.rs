@@ -204,6 +204,11 @@ pub trait Engine: Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<Page, EngineError>;
 
+    /// With how many threads a pass over everything is fastest.
+    fn scans_at_once(&self) -> usize {
+        1
+    }
+
     /// Room on the disk. Cheap enough to be asked before every commit.
     ///
     /// # Errors

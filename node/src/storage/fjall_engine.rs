@@ -22,6 +22,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The file that fjall takes for a sign that a store was created before.
 const COMPLETE: &str = "version";
 
+/// Most threads that read everything at a start.
+const SCANS_AT_ONCE_MAX: usize = 8;
+
 /// Values below this are copied out of the engine. Larger ones are handed out as they are, which costs an allocation
 /// and keeps the block that they were read with in memory.
 const COPY_BYTES_MAX: usize = 4096;
@@ -154,6 +157,10 @@ impl Engine for FjallEngine {
             page.items.push((handed_out(key), handed_out(value)));
         }
         Ok(page)
+    }
+
+    fn scans_at_once(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from).min(SCANS_AT_ONCE_MAX)
     }
 
     fn disk(&self) -> Result<DiskSpace, EngineError> {

@@ -1,4 +1,4 @@
-//! Whole nodes in this process, on engines in memory, over sockets whose bytes are counted.
+//! Whole nodes in this process, on engines in memory, over sockets whose bytes are counted and can be held back.
 
 use annulus_node::config::Limits;
 use annulus_node::net::{self, BoxedIo, Connector};
@@ -12,9 +12,9 @@ use dynamo::token::{HashKey, PartitionCount};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ pub struct Cluster {
     pub wire: Arc<AtomicU64>,
     /// How far all nodes' wall clocks are ahead of this machine's.
     pub ahead_ms: Arc<AtomicU64>,
+    /// While set, nothing that nodes say to those whom they have called gets out.
+    pub hold: Arc<AtomicBool>,
     ports: Vec<[u16; 4]>,
     running: Vec<Option<(CancellationToken, JoinHandle<()>)>>,
 }
@@ -76,6 +78,7 @@ impl Cluster {
             view: RingView::new(ring).unwrap(),
             wire: Arc::default(),
             ahead_ms: Arc::default(),
+            hold: Arc::default(),
             ports,
             running: (0..nodes).map(|_| None).collect(),
         }
@@ -129,10 +132,15 @@ impl Cluster {
             http: open(http).await,
         };
         let stop = CancellationToken::new();
-        let connector = counting(self.wire.clone());
+        let connector = counting(self.wire.clone(), self.hold.clone());
         let json = to_json(ring).into_bytes();
         let run = node::run(identity, limits, listeners, connector, resources, Some(json), stop.clone());
         self.running[node] = Some((stop, tokio::spawn(async move { run.await.unwrap() })));
+    }
+
+    /// `host:port` where a node answers clients that speak RESP.
+    pub fn client_address(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.ports[node][0])
     }
 
     /// `host:port` where a node answers its peers.
@@ -161,15 +169,15 @@ pub fn put(before: &Object, actor: u64, millis: u64, expires_at_ms: Option<u64>,
     before.put(actor, &context, Value { timestamp, expires_at_ms, payload })
 }
 
-fn counting(wire: Arc<AtomicU64>) -> Connector {
+fn counting(wire: Arc<AtomicU64>, hold: Arc<AtomicBool>) -> Connector {
     let connect = net::tcp_connector();
     Arc::new(move |address: String| {
-        let (connect, wire) = (connect.clone(), wire.clone());
-        Box::pin(async move { Ok(BoxedIo::new(Counted(connect(address).await?, wire))) })
+        let (connect, wire, hold) = (connect.clone(), wire.clone(), hold.clone());
+        Box::pin(async move { Ok(BoxedIo::new(Counted(connect(address).await?, wire, hold))) })
     })
 }
 
-struct Counted(BoxedIo, Arc<AtomicU64>);
+struct Counted(BoxedIo, Arc<AtomicU64>, Arc<AtomicBool>);
 
 impl AsyncRead for Counted {
     fn poll_read(
@@ -186,6 +194,14 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.2.load(Ordering::Relaxed) {
+            let waker = cx.waker().clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                waker.wake();
+            });
+            return Poll::Pending;
+        }
         let polled = Pin::new(&mut self.0).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = polled {
             self.1.fetch_add(written as u64, Ordering::Relaxed);

@@ -11,6 +11,8 @@ use dynamo::object::{Object, Payload};
 use dynamo::reconcile::item_hash;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const NODES: usize = 3;
 const PAUSE: Duration = Duration::from_millis(200);
@@ -155,5 +157,39 @@ async fn a_holder_refuses_what_it_has_otherwise_and_what_a_hint_may_be_for() {
     assert_eq!(refused(&cluster, 0, Stage::Check, &objects).await, [1, 2, 3, 4], "a hint is held for 1");
     assert_eq!(refused(&cluster, 0, Stage::Remove, &objects).await, [2, 3, 4]);
     assert_eq!(stored(&cluster, 0, 0..4), 2, "only what was so is gone");
+    cluster.stop().await;
+}
+
+/// A write whose copies are still on their way could bring back what is collected in the meantime.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_waits_for_writes_that_are_under_way() {
+    let mut cluster = Cluster::new(NODES, 64);
+    for node in 0..NODES {
+        cluster.start(node, limits()).await;
+    }
+    let mut client = TcpStream::connect(cluster.client_address(0)).await.unwrap();
+    let mut set = async |number: usize| {
+        let request = format!("SET key:{number:04} value\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = [0; 5];
+        client.read_exact(&mut reply).await.unwrap();
+        assert_eq!(&reply, b"+OK\r\n");
+    };
+    let everywhere = |number: usize| (0..NODES).all(|node| stored(&cluster, node, [number]) == 1);
+    set(1).await;
+    // Everyone is connected, and heartbeats are known well enough.
+    until("the first write's copies", || everywhere(1)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.hold.store(true, Ordering::Relaxed);
+    set(0).await;
+    {
+        let settle = refused(&cluster, 0, Stage::Settle, &[]);
+        tokio::pin!(settle);
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut settle).await;
+        assert!(early.is_err(), "it did not wait for the copies");
+        cluster.hold.store(false, Ordering::Relaxed);
+        assert!(settle.await.is_empty());
+    }
+    until("the held copies", || everywhere(0)).await;
     cluster.stop().await;
 }

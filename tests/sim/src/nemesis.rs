@@ -94,10 +94,26 @@ impl Nemesis {
             self.remove_pods(sim);
             self.restart_dead(sim);
         }
+        self.strike(sim);
         if phase == Phase::Chaos && now >= self.next_fault {
             let pause = self.shared.scenario.fault_pause.mul_f64(self.rng.random_range(0.2..1.8));
             self.next_fault = now + pause;
             self.begin(sim);
+        }
+    }
+
+    /// Takes the power from those who have just told that they have copied something.
+    fn strike(&mut self, sim: &mut Sim<'_>) {
+        let struck = std::mem::take(&mut *self.shared.struck.lock());
+        let up = if self.shared.phase() == Phase::Chaos { self.up() } else { Vec::new() };
+        for slot in struck.into_iter().filter(|slot| up.contains(slot)) {
+            self.last_id += 1;
+            let id = self.last_id;
+            if self.take_down(sim, Fault::PowerLoss, id, slot).is_some() {
+                let lasts = Duration::from_millis(self.rng.random_range(50..2000));
+                self.shared.trace.say(|| format!("fault {id} strikes {} for {lasts:?}", host::name(slot)));
+                self.ends.insert((trace::now() + lasts, id), Cure::Start(slot));
+            }
         }
     }
 

@@ -101,6 +101,7 @@ fn advance(shared: &Shared, ring: &Ring, answers: &Answers) -> Option<Ring> {
     let wish = wish(shared, members)?;
     let mut reports: Reports =
         answers.values().filter_map(|status| Some((incarnation(status)?, report(status)))).collect();
+    note_copied(shared, answers, &reports);
     misread(ring, &mut reports);
     let step = moves::advance(ring, &wish, &reports, Pace { parallel_moves: shared.scenario.parallel_moves });
     let left: Vec<String> = match step {
@@ -114,6 +115,21 @@ fn advance(shared: &Shared, ring: &Ring, answers: &Answers) -> Option<Ring> {
     };
     *shared.settled.lock() = if left.is_empty() { Ok(()) } else { Err(left.join("; ")) };
     None
+}
+
+/// A node that tells of a partition copied is struck, as the seed has it: what it told has to be on its disk.
+fn note_copied(shared: &Shared, answers: &Answers, reports: &Reports) {
+    if !shared.scenario.strikes || shared.phase() != Phase::Chaos {
+        return;
+    }
+    for (slot, incarnation) in answers.iter().filter_map(|(slot, status)| Some((*slot, incarnation(status)?))) {
+        let synced = reports.get(&incarnation).into_iter().flat_map(|report| &report.synced);
+        let mut copied = shared.copied.lock();
+        let new = synced.filter(|(partition, since)| copied.insert((incarnation, *partition, *since))).count();
+        if new > 0 && shared.random().is_multiple_of(3) {
+            shared.struck.lock().insert(slot);
+        }
+    }
 }
 
 /// Planted bugs of whoever reads the reports.

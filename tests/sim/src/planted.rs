@@ -52,7 +52,6 @@ pub const BUGS: &[Bug] = &[
     bug("collected-unsettled", DELETED),
     bug("merge-drops-sibling", SIBLINGS),
     bug("dot-reuse-after-crash", SIBLINGS),
-    bug("dot-reuse-after-drop", SIBLINGS),
     bug("dot-reuse-after-collection", SIBLINGS),
     bug("dot-reuse-after-volume-loss", SIBLINGS),
     bug("increments-added-up", CHANGES),

@@ -45,6 +45,8 @@ pub struct Scenario {
     pub operator_pause: Duration,
     /// Partitions that may move at once.
     pub parallel_moves: usize,
+    /// Whether nodes lose power at the very moment when the operator hears that they have copied a partition.
+    pub strikes: bool,
     /// Faults that may happen, and their weights.
     pub faults: Vec<(Fault, u32)>,
 }
@@ -128,6 +130,15 @@ const LONG_CUTS: [(Fault, u32); 7] = [
     (Fault::Factor, 1),
 ];
 
+/// Little else than ring changes, for runs in which nodes lose power whenever they have copied something.
+const MOVES: [(Fault, u32); 4] =
+    [(Fault::ScaleOut, 4), (Fault::ScaleIn, 3), (Fault::Factor, 2), (Fault::PowerLoss, 1)];
+
+/// Nodes that are away for long while the ring changes: hints for those who are no longer in the list, and lists of
+/// another length.
+const LONG_ABSENCES: [(Fault, u32); 5] =
+    [(Fault::Crash, 4), (Fault::Halves, 4), (Fault::ScaleOut, 2), (Fault::ScaleIn, 3), (Fault::Factor, 4)];
+
 impl Scenario {
     /// The scenario of a seed.
     #[must_use]
@@ -161,13 +172,35 @@ impl Scenario {
             operator_pause: Duration::from_millis(*pick(&mut rng, &[50, 250, 1000])),
             parallel_moves: *pick(&mut rng, &[2, 8, 16]),
             fault_lasts_max: Duration::from_secs(4),
+            strikes: false,
             faults: faults(&mut rng),
         };
-        if seed.is_multiple_of(4) {
-            scenario.faults = LONG_CUTS.to_vec();
-            scenario.fault_lasts_max = Duration::from_secs(12);
-        }
+        scenario.focus(&mut upkeep);
         scenario
+    }
+
+    /// Half of the seeds look more closely at something that is rare in the others.
+    fn focus(&mut self, rng: &mut StdRng) {
+        match self.seed % 8 {
+            0 | 4 => {
+                self.faults = LONG_CUTS.to_vec();
+                self.fault_lasts_max = Duration::from_secs(12);
+            }
+            2 => {
+                self.faults = MOVES.to_vec();
+                self.strikes = true;
+                // What is not yet on a disk when it is said to be stays so for long.
+                self.commit_time = Duration::from_millis(*pick(rng, &[60, 150, 300]));
+                self.operator_pause = Duration::from_millis(50);
+            }
+            6 => {
+                self.faults = LONG_ABSENCES.to_vec();
+                self.fault_lasts_max = Duration::from_secs(12);
+                self.nodes = self.nodes.max(5);
+                self.hint_pause = Duration::from_secs(*pick(rng, &[2, 5]));
+            }
+            _ => {}
+        }
     }
 }
 

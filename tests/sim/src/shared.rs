@@ -110,6 +110,10 @@ pub struct Shared {
     pub held: Mutex<BTreeMap<Bytes, Held>>,
     /// All events.
     pub oracle: Arc<Mutex<Oracle>>,
+    /// What the operator has heard to be copied: by which incarnation, which partition, since which epoch.
+    pub copied: Mutex<BTreeSet<(Uuid, u32, u64)>>,
+    /// Slots that have told of something new in it, for the power to be taken from them.
+    pub struck: Mutex<BTreeSet<usize>>,
     /// Volumes destroyed so far.
     pub disks_lost: AtomicU32,
     /// The last incarnation of each slot.
@@ -158,6 +162,8 @@ impl Shared {
             changes: Mutex::default(),
             held: Mutex::default(),
             oracle: Arc::default(),
+            copied: Mutex::default(),
+            struck: Mutex::default(),
             disks_lost: AtomicU32::new(0),
             incarnations: Mutex::default(),
             unseen: Mutex::default(),
