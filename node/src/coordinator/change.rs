@@ -182,13 +182,14 @@ fn coordinators(installed: &Installed, key: &Bytes, change: &Change) -> Vec<Memb
 fn majorities(installed: &Installed, key: &Bytes, options: WriteOptions) -> (ReadOptions, WriteOptions) {
     let partition = installed.view.partition(installed.view.token(key));
     let placement = installed.view.placement(partition);
-    let lists = placement.map(|placement| {
+    let longest = placement.map_or(1, |placement| {
         let also = placement.also.as_ref().map_or(0, |also| also.list.len());
         placement.preference.len().max(also)
     });
-    let needed = if planted::is("condition-without-majority") { 1 } else { lists.unwrap_or(1) / 2 + 1 };
-    let majority = u8::try_from(needed).unwrap_or(u8::MAX);
-    let wanted = options.replicas.unwrap_or(installed.view.ring().quorums.w);
+    let needed = if planted::is("condition-without-majority") { 1 } else { longest / 2 + 1 };
+    let count = |replicas: usize| u8::try_from(replicas).unwrap_or(u8::MAX);
+    let majority = count(needed);
+    let wanted = options.replicas.unwrap_or_else(|| count(installed.view.ring().quorums.of_list(longest).1));
     let writing = WriteOptions { replicas: Some(majority.max(wanted)), strict: true, fenced: true };
     (ReadOptions { replicas: Some(majority), strict: true }, writing)
 }

@@ -184,6 +184,9 @@ pub fn at_the_end(shared: &Shared) {
     for what in shared.oracle.lock().take_dropped() {
         shared.find("left-elsewhere", what);
     }
+    for what in shared.oracle.lock().take_undelivered() {
+        shared.find("hints-are-delivered", what);
+    }
     for Unseen { key, dots, at, what } in std::mem::take(&mut *shared.unseen.lock()) {
         let by = at + COLLECTED_WITHIN;
         if !dots.iter().any(|dot| shared.oracle.lock().is_collected_by(&key, *dot, by)) {

@@ -54,6 +54,9 @@ async fn round(shared: &Arc<Shared>, connector: &Connector) {
     if let Some(next) = next {
         shared.trace.say(|| format!("epoch {}: {}", next.epoch, describe(&next)));
         *shared.ring.lock() = Some(next);
+        if let Some(ring) = shared.view() {
+            shared.oracle.lock().ring(ring);
+        }
     }
     publish(shared, connector, &answers).await;
 }

@@ -9,6 +9,7 @@ use crate::history::{Kind, Op, OpId};
 use crate::holdings::Holdings;
 use bytes::Bytes;
 use dynamo::object::{Context, Dot, Object, Payload, Value};
+use dynamo::ring::RingView;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -103,6 +104,16 @@ impl Oracle {
     /// Objects that were dropped from a disk though they were nowhere else.
     pub fn take_dropped(&mut self) -> Vec<String> {
         std::mem::take(&mut self.held.dropped)
+    }
+
+    /// Hints that were removed before they were delivered.
+    pub fn take_undelivered(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.held.undelivered)
+    }
+
+    /// Takes note of a ring that the operator has decided on.
+    pub fn ring(&mut self, ring: RingView) {
+        self.held.rings.push(ring);
     }
 
     /// Takes note of a key that is removed from the disk of an incarnation.

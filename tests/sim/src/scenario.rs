@@ -195,8 +195,10 @@ impl Scenario {
             }
             6 => {
                 self.faults = LONG_ABSENCES.to_vec();
-                self.fault_lasts_max = Duration::from_secs(12);
-                self.nodes = self.nodes.max(5);
+                self.fault_lasts_max = Duration::from_secs(6);
+                self.fault_pause = Duration::from_millis(*pick(rng, &[400, 1000]));
+                (self.nodes, self.clients, self.keys) = (self.nodes.max(5), 5, 4);
+                self.think_max = Duration::from_millis(20);
                 self.hint_pause = Duration::from_secs(*pick(rng, &[2, 5]));
             }
             _ => {}
