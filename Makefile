@@ -33,8 +33,9 @@ format: ## Formatting is as rustfmt wants it
 	cargo fmt --all --check
 
 .PHONY: lint
-lint: ## Clippy has nothing to say
+lint: ## Clippy and rustdoc have nothing to say
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked -q
 
 .PHONY: unit
 unit: ## Unit, property and process tests

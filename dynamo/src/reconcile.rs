@@ -17,8 +17,6 @@ use crate::object::Context;
 use crate::preference::MemberIndex;
 use crate::ring::{Phase, Placement};
 use crate::token::Token;
-use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Number of leaves that all tokens are cut into. Four to each hash slot, so at least four to each partition.
@@ -50,11 +48,11 @@ pub fn item_hash(storage_key: &[u8], object: &[u8]) -> u64 {
 #[must_use]
 pub fn root(leaf_sums: impl IntoIterator<Item = u64>) -> u64 {
     // A hash in order, not another sum: the same items in different leaves are a difference.
-    let mut hasher = SipHasher13::new();
+    let mut bytes = Vec::new();
     for sum in leaf_sums {
-        hasher.write_u64(sum.to_le());
+        bytes.extend_from_slice(&sum.to_le_bytes());
     }
-    hasher.finish()
+    xxh3_64(&bytes)
 }
 
 /// A hash or a sum of hashes in two bytes. What is equal under one salt is, but for one in 2¹⁶, not under another.

@@ -1,7 +1,7 @@
 //! Carrying out reads and writes on the replicas of a key.
 //!
 //! Any node takes any request. A write is coordinated by a replica of the key: this node if it is one, else the first
-//! replica that can be reached ([`forward`]). A read asks r replicas ([`get`]).
+//! replica that can be reached (`forward`). A read asks r replicas (`get`).
 
 mod api;
 mod change;

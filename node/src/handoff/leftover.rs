@@ -18,7 +18,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Drops leftovers after each ring change until shutdown.
 ///
-/// What is here is handed over first: see [`super::hand_over`].
+/// What is here is handed over first: see `hand_over`.
 pub async fn drop_leftovers(
     ring: Arc<RingState>,
     replica: Arc<Replica>,

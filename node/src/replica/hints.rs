@@ -137,7 +137,7 @@ impl Hints {
     /// Holds an object for a member. `None`: an equal or newer one is already held.
     ///
     /// # Errors
-    /// [`HintError`]; nothing was stored.
+    /// `HintError`; nothing was stored.
     pub async fn hold(
         &self,
         target: Uuid,

@@ -1,7 +1,7 @@
 //! The RESP front end: any Redis client, and any Redis Cluster client.
 //!
-//! One task serves one connection ([`pipeline`]): it parses requests out of what was read ([`parse`]), answers what
-//! needs no store at once, runs the others side by side as far as their keys allow ([`in_flight`]), and writes the
+//! One task serves one connection (`pipeline`): it parses requests out of what was read (`parse`), answers what
+//! needs no store at once, runs the others side by side as far as their keys allow (`in_flight`), and writes the
 //! replies in order. Each family of commands is a file.
 
 mod acl;
