@@ -13,7 +13,7 @@ pub const SAMPLES_MIN: u64 = 32;
 /// Part of the difference that a window moves what is usual by.
 const LEARN: f64 = 1.0 / 8.0;
 /// Latencies below this one are not worth holding back for, in seconds.
-const UNNOTICED: f64 = 0.002;
+const UNNOTICED: f64 = 0.001;
 
 /// How much clients of one node feel: the tail of their latency beside what it is while nothing is copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,19 +1,22 @@
 //! Dropping partitions that the ring no longer lists this node for.
 
+use super::ITEMS_AT_ONCE;
 use super::hand_over::{HandOverError, hand_over};
 use crate::peers::Peers;
 use crate::planted;
 use crate::replica::{Replica, ReplicaError};
 use crate::ring_state::{Installed, RingState};
 use crate::storage::{ScanRange, Space};
-use dynamo::ring::Placement;
+use dynamo::ring::{Phase, Placement};
 use dynamo::token;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-const PAGE_ITEMS: usize = 512;
-const PAGE_BYTES: usize = 4 << 20;
+const PAGE_ITEMS: usize = 128;
+const PAGE_BYTES: usize = 1 << 20;
+/// Percentage of the disk that has to be free for what is left over to wait until nothing is copied any more.
+const LEFTOVERS_WAIT_FREE: u64 = 20;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Drops leftovers after each ring change until shutdown.
@@ -32,6 +35,9 @@ pub async fn drop_leftovers(
                 if shutdown.is_cancelled() {
                     return;
                 }
+                if ring.load().is_some_and(|now| copies(&now)) && has_room(&replica) {
+                    break;
+                }
                 let dropped = tokio::select! {
                     () = shutdown.cancelled() => return,
                     dropped = drop_partition(&ring, &replica, &peers, &installed, partition) => dropped,
@@ -48,6 +54,21 @@ pub async fn drop_leftovers(
             () = tokio::time::sleep(RETRY_PAUSE), if left => {}
         }
     }
+}
+
+/// Whether partitions are copied from here or to here. Dropping takes a source as much of its processor as copying does,
+/// and would hold up the newcomers.
+fn copies(installed: &Installed) -> bool {
+    let takes_part = |placement: &Placement| {
+        let fills = placement.also.as_ref().is_some_and(|also| also.phase == Phase::Filling);
+        fills && installed.me.is_some_and(|me| placement.names(me))
+    };
+    installed.view.ring().partitions.iter().any(takes_part)
+}
+
+/// Whether what is left over does no harm for a while.
+fn has_room(replica: &Replica) -> bool {
+    replica.engine().disk().is_ok_and(|disk| disk.bytes_free > disk.bytes_total / 100 * LEFTOVERS_WAIT_FREE)
 }
 
 /// Why a partition was not dropped, or not all of it.
@@ -93,7 +114,11 @@ async fn drop_partition(
         let page =
             replica.engine().scan(Space::Data, &range, PAGE_ITEMS, PAGE_BYTES).map_err(ReplicaError::from)?;
         let mut removals = Vec::with_capacity(page.items.len());
-        for (storage_key, _) in &page.items {
+        for (at, (storage_key, _)) in page.items.iter().enumerate() {
+            if at % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1 {
+                // Requests go first.
+                tokio::task::yield_now().await;
+            }
             removals.extend(replica.drop_unlisted(storage_key).await?);
         }
         for removed in removals {

@@ -19,3 +19,6 @@ pub(crate) use leftover::leftovers;
 pub use pull::{Pulls, PullsView};
 pub use record::MoveRecord;
 pub use serve::{digest, page};
+
+/// Items that are merged or dropped before requests get their turn.
+const ITEMS_AT_ONCE: usize = 16;

@@ -4,3 +4,4 @@
 mod cluster;
 mod collect;
 mod converge;
+mod quorum;

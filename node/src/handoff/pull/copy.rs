@@ -4,6 +4,7 @@
 //! as received before it is durable.
 
 use super::{PullError, Pulls};
+use crate::handoff::ITEMS_AT_ONCE;
 use crate::handoff::compare::{CompareError, Comparison};
 use crate::handoff::fetch::fetch_page;
 use crate::handoff::record::{Cursor, MoveRecord, MovedTotal, SEVERAL_SOURCES};
@@ -173,7 +174,11 @@ impl Copying<'_> {
         let mut landed = Landed { after: None, durable: Vec::with_capacity(page.items.len()), bytes: 0, items };
         let skipped = !page.more && planted::is("pull-skips-last-page");
         let epoch = self.installed.view.epoch();
-        for item in page.items.into_iter().filter(|_| !skipped) {
+        for (at, item) in page.items.into_iter().filter(|_| !skipped).enumerate() {
+            if at % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1 {
+                // Requests go first.
+                tokio::task::yield_now().await;
+            }
             landed.bytes += (item.key.len() + item.object.len()) as u64;
             let token = self.installed.view.token(&item.key);
             landed.after = Some(serve::cursor(token, &item.key));

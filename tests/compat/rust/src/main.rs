@@ -110,7 +110,9 @@ async fn main() -> Outcome {
     let (host, port) = (env::var("ANNULUS_HOST")?, env::var("ANNULUS_PORT")?.parse()?);
     let url = format!("redis://{host}:{port}/");
     for (name, url) in [("plain", url.clone()), ("plain3", format!("{url}?protocol=resp3"))] {
-        redis_rs(name, redis::Client::open(url)?.get_multiplexed_async_connection().await?).await?;
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(REPLY_TIMEOUT));
+        let client = redis::Client::open(url)?;
+        redis_rs(name, client.get_multiplexed_async_connection_with_config(&config).await?).await?;
     }
     let cluster = redis::cluster::ClusterClientBuilder::new([url.as_str()])
         .retries(20)

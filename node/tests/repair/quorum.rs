@@ -1,0 +1,52 @@
+//! Quorums while lists have another length than n, as they do between a change of n and the end of its moves.
+
+use super::cluster::{Cluster, wall_ms, written};
+use annulus_node::config::Limits;
+use bytes::Bytes;
+use dynamo::object::Object;
+use dynamo::ring::{Quorums, RingView};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a node answers to `GET key`.
+async fn get(cluster: &Cluster, node: usize) -> String {
+    let mut client = TcpStream::connect(cluster.client_address(node)).await.unwrap();
+    client.write_all(b"GET key\r\n").await.unwrap();
+    let mut reply = vec![0; 512];
+    let bytes = client.read(&mut reply).await.unwrap();
+    String::from_utf8_lossy(&reply[..bytes]).into_owned()
+}
+
+/// n was lowered from 5 to 3, and the lists still have five members: a write is at three of them, so a read has to ask
+/// three as well. The two that do not have it must not answer that there is nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_list_is_read_by_a_majority_of_it() {
+    let mut cluster = Cluster::new(5, 16);
+    let mut ring = cluster.view.ring().clone();
+    ring.quorums = Quorums { n: 3, r: 2, w: 2, sloppy: false };
+    cluster.view = RingView::new(ring).unwrap();
+    let value = written(&Object::default(), 1, wall_ms() - 60_000, b"value").encode();
+    for node in 0..3 {
+        cluster.plant(node, [(Bytes::from_static(b"key"), value.clone())]);
+    }
+    // Nobody repairs: what is missing stays so for this test.
+    let limits = Limits { disk_reserve_bytes: 0, repair_pause: Duration::from_secs(3600), ..Limits::default() };
+    for node in [3, 4] {
+        cluster.start(node, limits.clone()).await;
+    }
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        let reply = get(&cluster, 3).await;
+        assert!(reply.starts_with('-'), "two of five answered {reply:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    cluster.start(2, limits).await;
+    while get(&cluster, 3).await != "$5\r\nvalue\r\n" {
+        assert!(began.elapsed() < PATIENCE, "three of five do not answer: {}", get(&cluster, 3).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    cluster.stop().await;
+}
