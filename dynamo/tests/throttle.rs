@@ -68,6 +68,6 @@ fn what_is_usual_is_learned_even_while_copying() {
     assert!((pressure.get() - 4.0).abs() < 1e-9);
     // Latencies that nobody notices are no pressure, whatever they were before.
     pressure.window(Duration::from_micros(100), 100, true);
-    pressure.window(Duration::from_micros(1900), 100, true);
+    pressure.window(Duration::from_micros(900), 100, true);
     assert!((pressure.get() - 1.0).abs() < 1e-9);
 }
