@@ -65,6 +65,8 @@ pub struct Report {
     pub synced: BTreeSet<(u32, u64)>,
     /// Members that the node cannot reach now.
     pub unreachable: BTreeSet<Uuid>,
+    /// Why it could not copy a partition when it last tried, if it has not succeeded since.
+    pub held_up: Option<String>,
 }
 
 /// Reports by incarnation.
@@ -135,6 +137,8 @@ pub enum Reason {
         partitions: usize,
         /// Whether it answered at all.
         answers: bool,
+        /// What it says it is held up by, if it is.
+        why: Option<String>,
     },
     /// The member has not yet installed the epoch that retires old lists.
     Acknowledging {
@@ -156,10 +160,13 @@ impl std::fmt::Display for Reason {
             Self::Connecting { member, partitions } => {
                 write!(f, "{member} is not yet reached by all nodes; {partitions} partitions wait to move to it")
             }
-            Self::Copying { member, partitions, answers: true } => {
+            Self::Copying { member, partitions, answers: true, why: None } => {
                 write!(f, "{member} copies {partitions} partitions")
             }
-            Self::Copying { member, partitions, answers: false } => {
+            Self::Copying { member, partitions, answers: true, why: Some(why) } => {
+                write!(f, "{member} copies {partitions} partitions; it is held up: {why}")
+            }
+            Self::Copying { member, partitions, answers: false, .. } => {
                 write!(f, "{member} has {partitions} partitions to copy and does not answer")
             }
             Self::Acknowledging { member, epoch } => write!(f, "{member} has yet to install ring epoch {epoch}"),

@@ -38,6 +38,14 @@ pub enum Progress {
     },
 }
 
+/// How many holders of a list a newcomer has to meet, so that every write that w of them have is among what it was
+/// given. Of those that are `gone` nothing can be had: what only they had is lost, and the others are all to be met
+/// if need be.
+#[must_use]
+pub fn holders_to_meet(holders: usize, w: usize, gone: usize) -> usize {
+    (holders + 1).saturating_sub(w.clamp(1, holders.max(1))).min(holders.saturating_sub(gone))
+}
+
 /// The members of one list and how many of them are needed: at least one, at most all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct List {

@@ -91,6 +91,8 @@ pub struct Member {
     pub weight: u32,
     /// Whether it is on its way in, in, or on its way out.
     pub state: MemberState,
+    /// Whether its data is destroyed for certain: nobody waits for it, and nothing can be copied from it.
+    pub gone: bool,
 }
 
 /// What a member is to the ring.

@@ -168,6 +168,7 @@ fn ring(noise: &mut Noise) -> Ring {
         zone: noise.one_in(2).then(|| text(noise)),
         weight: 1 + noise.below(3) as u32,
         state: *noise.pick(&[MemberState::Joining, MemberState::Active, MemberState::Leaving]),
+        gone: *noise.pick(&[false, true]),
     });
     let members: Vec<Member> = members.collect();
     let placement = |noise: &mut Noise| {

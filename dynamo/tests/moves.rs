@@ -154,6 +154,28 @@ fn joining_members_end_up_in_lists_and_leaving_ones_out_of_them() {
 }
 
 #[test]
+fn the_document_says_whose_data_is_gone_until_it_is_wanted_again() {
+    let ring = new_ring(4);
+    let mut nodes = Nodes::default();
+    nodes.everyone_follows(&ring);
+    let replaced = Wish { gone: [incarnation(3)].into(), ..wish([0, 1, 2, 4]) };
+    let named = published(nodes.advance(&ring, &replaced));
+    let is_gone = |ring: &Ring, number| ring.member_by_incarnation(incarnation(number)).unwrap().gone;
+    assert_eq!(
+        (0..5).map(|number| is_gone(&named, number)).collect::<Vec<_>>(),
+        [false, false, false, true, false]
+    );
+    assert_eq!(from_json(to_json(&named).as_bytes()).unwrap(), named);
+    // Who says so may not see it for a moment; that brings nothing back.
+    nodes.everyone_follows(&named);
+    let unsure = published(nodes.advance(&named, &wish([0, 1, 2, 4])));
+    assert!(is_gone(&unsure, 3));
+    nodes.everyone_follows(&unsure);
+    let back = published(nodes.advance(&unsure, &wish([0, 1, 2, 3])));
+    assert!(!is_gone(&back, 3));
+}
+
+#[test]
 fn no_more_partitions_move_at_once_than_allowed() {
     let mut ring = new_ring(3);
     let mut nodes = Nodes::default();
@@ -178,6 +200,12 @@ fn a_move_waits_for_its_new_holder_and_names_it() {
     let Step::Wait(reasons) = nodes.advance(&ring, &wish(0..4)) else { panic!("nothing is synced yet") };
     let [Reason::Copying { member, answers: true, .. }] = reasons.as_slice() else { panic!("{reasons:?}") };
     assert_eq!(member, "node-3");
+    let mut reports = nodes.reports();
+    reports.get_mut(&incarnation(3)).unwrap().held_up = Some("its disk is full".to_owned());
+    let Step::Wait(reasons) = moves::advance(&ring, &wish(0..4), &reports, Pace::default()).unwrap() else {
+        panic!("nothing is synced yet")
+    };
+    assert!(reasons[0].to_string().ends_with("partitions; it is held up: its disk is full"), "{}", reasons[0]);
     nodes.installed.remove(&incarnation(3));
     let Step::Wait(reasons) = nodes.advance(&ring, &wish(0..4)) else { panic!("the new holder is silent") };
     assert!(matches!(reasons.as_slice(), [Reason::Copying { answers: false, .. }]), "{reasons:?}");

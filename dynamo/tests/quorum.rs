@@ -1,7 +1,7 @@
 //! Quorum counting: cases as text, and any run against trying all ways to count.
 
 use dynamo::preference::MemberIndex;
-use dynamo::quorum::{Outcome, Progress, ReadQuorum, WriteQuorum};
+use dynamo::quorum::{Outcome, Progress, ReadQuorum, WriteQuorum, holders_to_meet};
 use dynamo::ring::Quorums;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -113,6 +113,24 @@ fn number(word: &str) -> usize {
 
 fn numbers(members: &[MemberIndex]) -> String {
     members.iter().map(MemberIndex::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Whoever meets that many holders meets one of each write that exists still, and fewer would not do.
+#[test]
+fn as_many_holders_are_met_as_it_takes() {
+    let subsets = |of: u32, size: u32| (0..1_u32 << of).filter(move |set| set.count_ones() == size);
+    for holders in 1..=6_u32 {
+        for (w, gone) in (1..=holders).flat_map(|w| (0..1 << holders).map(move |gone: u32| (w, gone))) {
+            let left: Vec<u32> = (0..1 << holders).filter(|set| set & gone == 0).collect();
+            let writes: Vec<u32> =
+                subsets(holders, w).map(|having| having & !gone).filter(|&had| had != 0).collect();
+            let meets_all = |met: &u32| writes.iter().all(|had| had & met != 0);
+            let enough = |size| left.iter().filter(|met| met.count_ones() == size).all(meets_all);
+            let least = (0..=holders - gone.count_ones()).find(|&size| enough(size)).unwrap();
+            let told = holders_to_meet(holders as usize, w as usize, gone.count_ones() as usize);
+            assert_eq!(told, least as usize, "{holders} holders, w = {w}, gone {gone:b}");
+        }
+    }
 }
 
 #[test]

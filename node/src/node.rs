@@ -208,7 +208,7 @@ fn coordinator(identity: &Identity, limits: &Arc<Limits>, parts: &Arc<Parts>) ->
 }
 
 fn start_background(parts: &Arc<Parts>, limits: &Limits, stop: &CancellationToken) -> JoinSet<()> {
-    let Parts { ring, replica, peers, pulls, repair, collector, .. } = parts.as_ref();
+    let Parts { ring, replica, peers, pulls, repair, collector, foreground, .. } = parts.as_ref();
     let mut tasks = JoinSet::new();
     tasks.spawn(peers.clone().follow_ring());
     tasks.spawn(pulls.clone().run(stop.clone()));
@@ -217,7 +217,8 @@ fn start_background(parts: &Arc<Parts>, limits: &Limits, stop: &CancellationToke
     let hints =
         handoff::deliver_hints(limits.hint_pause, ring.clone(), replica.clone(), peers.clone(), stop.clone());
     tasks.spawn(hints);
-    tasks.spawn(handoff::drop_leftovers(ring.clone(), replica.clone(), peers.clone(), stop.clone()));
+    let leftovers = handoff::Leftovers::new(ring.clone(), replica.clone(), peers.clone(), foreground.clone());
+    tasks.spawn(leftovers.drop_until(stop.clone()));
     tasks
 }
 

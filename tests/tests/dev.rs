@@ -139,6 +139,32 @@ async fn a_killed_node_loses_nothing_and_catches_up() -> anyhow::Result<()> {
     ring.stop()
 }
 
+/// Of some items two of the three replicas are gone for good, and with them any quorum of those who had it.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_that_lose_their_disks_at_once_are_filled_from_who_is_left() -> anyhow::Result<()> {
+    let mut ring = Ring::start(21_900)?;
+    ring.scale(4)?;
+    let (addresses, workload) = under_load(&ring).await?;
+    let ledger = workload.stop().await?;
+    // What was acknowledged is on its way to the third replica, too.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let epoch = ring.status()?["epoch"].as_u64();
+    for node in [2, 3] {
+        signal(ring.pid_of(node)?, nix::sys::signal::Signal::SIGKILL)?;
+        let place = |name: &str| ring.dir.path().join(format!("{name}-{node}"));
+        std::fs::rename(place("node"), place("lost"))?;
+    }
+    let lost = Instant::now();
+    let settled = |status: &serde_json::Value| status["settled"] == true && status["epoch"].as_u64() > epoch;
+    while !settled(&ring.status()?) {
+        ensure!(lost.elapsed() < LIMIT, "they are not filled: {}", ring.status()?);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let tally = workload::verify(&addresses, &ledger).await?;
+    ensure!(tally.lost == 0 && tally.wrong == 0 && tally.acknowledged as usize >= SHAPE.keys, "{tally:?}");
+    ring.stop()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ring_started_again_has_its_data() -> anyhow::Result<()> {
     let mut ring = Ring::start(21_300)?;

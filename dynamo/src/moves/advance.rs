@@ -4,7 +4,6 @@ use super::{Change, MoveError, Pace, Reason, Reports, Step, Wish, membership, sp
 use crate::preference::MemberIndex;
 use crate::ring::{Also, MemberState, Phase, Placement, Ring, same_set};
 use std::collections::{BTreeMap, BTreeSet};
-use uuid::Uuid;
 
 /// The next document on the way to the wish, or why there is none yet.
 ///
@@ -31,7 +30,7 @@ pub fn advance(ring: &Ring, wish: &Wish, reports: &Reports, pace: Pace) -> Resul
         let mut moving = next.partitions.iter().filter(|placement| placement.also.is_some()).count();
         for (partition, list) in wanted.into_iter().enumerate() {
             let placement = next.partitions[partition].clone();
-            let facts = Facts { ring: &next, reports, gone: &wish.gone, partition, since: target.since };
+            let facts = Facts { ring: &next, reports, partition, since: target.since };
             let decided = decide(&facts, &placement, &list, moving < pace.parallel_moves, &mut waiting);
             let was_moving = placement.also.is_some();
             next.partitions[partition] = apply(placement, decided, list, next.epoch, &mut change);
@@ -73,8 +72,6 @@ enum Decision {
 struct Facts<'a> {
     ring: &'a Ring,
     reports: &'a Reports,
-    /// Incarnations that exist no more.
-    gone: &'a BTreeSet<Uuid>,
     partition: usize,
     /// Epoch in which the target was set.
     since: u64,
@@ -153,7 +150,7 @@ fn retired(facts: &Facts<'_>, also: &Also, waiting: &mut Waiting) -> bool {
             complete = false;
         }
     }
-    let gone = |index| facts.ring.member(index).is_some_and(|member| facts.gone.contains(&member.incarnation));
+    let gone = |index| facts.ring.member(index).is_some_and(|member| member.gone);
     let knows = |index: MemberIndex| epoch_of(index).is_some_and(|epoch| epoch >= also.since);
     // One that is no more answers no reader either.
     let informed = also.list.iter().filter(|&&index| knows(index) || gone(index));
@@ -239,6 +236,7 @@ impl Waiting {
         let name = |index: MemberIndex| ring.member(index).map_or_else(|| index.to_string(), |m| m.name.clone());
         let answers =
             |index: MemberIndex| ring.member(index).is_some_and(|m| reports.contains_key(&m.incarnation));
+        let held_up = |index: MemberIndex| reports.get(&ring.member(index)?.incarnation)?.held_up.clone();
         let connecting = self
             .connecting
             .into_iter()
@@ -247,6 +245,7 @@ impl Waiting {
             member: name(index),
             partitions,
             answers: answers(index),
+            why: held_up(index),
         });
         let acknowledging = self
             .acknowledging

@@ -69,6 +69,8 @@ pub(super) fn update(ring: &mut Ring, wish: &Wish, change: &mut Change) -> Resul
             change.leaving += 1;
             placement_differs = true;
         }
+        // Once seen, it stays so: whoever says so need not say it again each time.
+        member.gone |= !wished.contains(&member.incarnation) && wish.gone.contains(&member.incarnation);
     }
     Ok(placement_differs)
 }
@@ -142,6 +144,7 @@ fn refresh(member: &mut Member, wanted: &Wanted) -> bool {
     member.client_address.clone_from(&wanted.client_address);
     member.zone.clone_from(&wanted.zone);
     member.weight = wanted.weight;
+    member.gone = false;
     differs
 }
 
@@ -155,6 +158,7 @@ fn member(index: MemberIndex, wanted: &Wanted, state: MemberState) -> Member {
         zone: wanted.zone.clone(),
         weight: wanted.weight,
         state,
+        gone: false,
     }
 }
 

@@ -81,6 +81,8 @@ struct TextMember {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     weight: u32,
     state: TextState,
+    #[serde(default, skip_serializing_if = "is_false")]
+    gone: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -200,6 +202,7 @@ fn member_to_text(member: &Member) -> TextMember {
             MemberState::Active => TextState::Active,
             MemberState::Leaving => TextState::Leaving,
         },
+        gone: member.gone,
     }
 }
 
@@ -217,6 +220,7 @@ fn member_from_text(text: TextMember) -> Member {
             TextState::Active => MemberState::Active,
             TextState::Leaving => MemberState::Leaving,
         },
+        gone: text.gone,
     }
 }
 
@@ -263,6 +267,11 @@ fn list_from_text(text: &str) -> Option<Vec<MemberIndex>> {
 
 fn one() -> u32 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]

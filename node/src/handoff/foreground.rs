@@ -3,7 +3,7 @@
 use dynamo::throttle::Pressure;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,8 @@ pub struct Foreground {
     buckets: [AtomicU32; BUCKETS],
     /// Bytes of pages handed out to members that copy from here, ever.
     handed_out: AtomicU64,
+    /// Whether leftovers were dropped since the last look.
+    dropped: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -34,6 +36,7 @@ impl Default for Foreground {
         Self {
             buckets: std::array::from_fn(|_| AtomicU32::new(0)),
             handed_out: AtomicU64::new(0),
+            dropped: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -48,6 +51,11 @@ impl Foreground {
     /// Bytes were handed out to a member that copies from here.
     pub fn hand_out(&self, bytes: u64) {
         self.handed_out.fetch_add(bytes, Relaxed);
+    }
+
+    /// Leftovers were dropped.
+    pub fn drop_here(&self) {
+        self.dropped.store(true, Relaxed);
     }
 
     /// Bytes handed out to members that copy from here since the start.
@@ -69,7 +77,8 @@ impl Foreground {
         let mut state = self.state.lock();
         let handed_out = self.handed_out();
         let copied_from = std::mem::replace(&mut state.handed_out, handed_out) != handed_out;
-        state.pressure.window(percentile_99(&counts, samples), samples, copying || copied_from);
+        let dropped = self.dropped.swap(false, Relaxed);
+        state.pressure.window(percentile_99(&counts, samples), samples, copying || copied_from || dropped);
         state.pressure.get()
     }
 }
@@ -144,6 +153,9 @@ mod tests {
         (0..20).for_each(|_| foreground.record(900_000));
         foreground.hand_out(1);
         assert!(foreground.look(false) > 100.0, "slow requests while something is copied are pressure");
+        (0..100).for_each(|_| foreground.record(900_000));
+        foreground.drop_here();
+        assert!(foreground.look(false) > 100.0, "and so they are while leftovers are dropped");
         assert!(foreground.look(true) < 1.0, "and where nobody asks there is none");
     }
 }

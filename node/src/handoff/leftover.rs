@@ -1,6 +1,7 @@
 //! Dropping partitions that the ring no longer lists this node for.
 
 use super::ITEMS_AT_ONCE;
+use super::foreground::{Foreground, WINDOW};
 use super::hand_over::{HandOverError, hand_over};
 use crate::peers::Peers;
 use crate::planted;
@@ -8,9 +9,11 @@ use crate::replica::{Replica, ReplicaError};
 use crate::ring_state::{Installed, RingState};
 use crate::storage::{ScanRange, Space};
 use dynamo::ring::{Phase, Placement};
+use dynamo::throttle::Throttle;
 use dynamo::token;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const PAGE_ITEMS: usize = 128;
@@ -19,40 +22,80 @@ const PAGE_BYTES: usize = 1 << 20;
 const LEFTOVERS_WAIT_FREE: u64 = 20;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Drops leftovers after each ring change until shutdown.
-///
-/// What is here is handed over first: see `hand_over`.
-pub async fn drop_leftovers(
+/// What a node drops.
+pub struct Leftovers {
     ring: Arc<RingState>,
     replica: Arc<Replica>,
     peers: Arc<Peers>,
-    shutdown: CancellationToken,
-) {
-    let mut epochs = ring.watch();
-    loop {
-        if let Some(installed) = ring.load() {
-            for partition in leftovers(&installed, &replica) {
-                if shutdown.is_cancelled() {
-                    return;
-                }
-                if ring.load().is_some_and(|now| copies(&now)) && has_room(&replica) {
-                    break;
-                }
-                let dropped = tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    dropped = drop_partition(&ring, &replica, &peers, &installed, partition) => dropped,
-                };
-                if let Err(error) = dropped {
-                    tracing::warn!(partition, %error, "a leftover partition could not be dropped yet");
-                }
+    foreground: Arc<Foreground>,
+}
+
+impl Leftovers {
+    /// Leftovers of this replica. Its clients' latencies are in `foreground`: dropping gives way to them.
+    #[must_use]
+    pub fn new(
+        ring: Arc<RingState>,
+        replica: Arc<Replica>,
+        peers: Arc<Peers>,
+        foreground: Arc<Foreground>,
+    ) -> Self {
+        Self { ring, replica, peers, foreground }
+    }
+
+    /// Drops leftovers after each ring change until shutdown.
+    ///
+    /// What is here is handed over first: see `hand_over`.
+    pub async fn drop_until(self, shutdown: CancellationToken) {
+        let mut epochs = self.ring.watch();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.drop_all() => {}
+            }
+            let left = self.ring.load().is_some_and(|ring| !leftovers(&ring, &self.replica).is_empty());
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = epochs.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RETRY_PAUSE), if left => {}
             }
         }
-        let left = ring.load().is_some_and(|installed| !leftovers(&installed, &replica).is_empty());
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            changed = epochs.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(RETRY_PAUSE), if left => {}
+    }
+
+    /// Drops what the ring in force leaves over, unless something is to be copied first.
+    async fn drop_all(&self) {
+        let Some(installed) = self.ring.load() else { return };
+        let mut pace = Pace::new(&self.foreground);
+        for partition in leftovers(&installed, &self.replica) {
+            if self.ring.load().is_some_and(|now| copies(&now)) && has_room(&self.replica) {
+                return;
+            }
+            if let Err(error) = self.drop_partition(&installed, partition, &mut pace).await {
+                tracing::warn!(partition, %error, "a leftover partition could not be dropped yet");
+            }
         }
+    }
+}
+
+/// How fast leftovers are dropped: as fast as the node's clients bear it, by the rule that copying follows.
+struct Pace<'a> {
+    foreground: &'a Foreground,
+    throttle: Throttle,
+    looked: Instant,
+}
+
+impl<'a> Pace<'a> {
+    fn new(foreground: &'a Foreground) -> Self {
+        Self { foreground, throttle: Throttle::new(None), looked: Instant::now() }
+    }
+
+    /// Waits until these bytes, just dropped, are paid for.
+    async fn pay(&mut self, bytes: usize) {
+        self.foreground.drop_here();
+        if self.looked.elapsed() >= WINDOW {
+            self.throttle.adjust(self.foreground.pressure());
+            self.looked = Instant::now();
+        }
+        tokio::time::sleep(self.throttle.time_for(bytes as u64)).await;
     }
 }
 
@@ -95,39 +138,41 @@ pub(crate) fn leftovers(installed: &Installed, replica: &Replica) -> Vec<u32> {
     (0..count.get()).filter(|&partition| !named(partition) && counters.of(partition, count).items > 0).collect()
 }
 
-async fn drop_partition(
-    ring: &RingState,
-    replica: &Replica,
-    peers: &Peers,
-    installed: &Installed,
-    partition: u32,
-) -> Result<(), DropError> {
-    let count = installed.view.count();
-    let first = token::first_token(partition, count).0;
-    let mut range = ScanRange::tokens(first, token::last_token(partition, count).0);
-    replica.committer().barrier().await.map_err(ReplicaError::from)?;
-    if !planted::is("leftovers-dropped-unhanded") {
-        hand_over(ring, replica, peers, installed, partition).await?;
-    }
-    loop {
-        let still = ring.load().is_some_and(|now| leftovers(&now, replica).contains(&partition));
-        let page =
-            replica.engine().scan(Space::Data, &range, PAGE_ITEMS, PAGE_BYTES).map_err(ReplicaError::from)?;
-        let mut removals = Vec::with_capacity(page.items.len());
-        for (at, (storage_key, _)) in page.items.iter().enumerate() {
-            if at % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1 {
-                // Requests go first.
-                tokio::task::yield_now().await;
+impl Leftovers {
+    async fn drop_partition(
+        &self,
+        installed: &Installed,
+        partition: u32,
+        pace: &mut Pace<'_>,
+    ) -> Result<(), DropError> {
+        let Self { ring, replica, peers, .. } = self;
+        let count = installed.view.count();
+        let first = token::first_token(partition, count).0;
+        let mut range = ScanRange::tokens(first, token::last_token(partition, count).0);
+        replica.committer().barrier().await.map_err(ReplicaError::from)?;
+        if !planted::is("leftovers-dropped-unhanded") {
+            hand_over(ring, replica, peers, installed, partition).await?;
+        }
+        loop {
+            let still = ring.load().is_some_and(|now| leftovers(&now, replica).contains(&partition));
+            let page = replica.engine().scan(Space::Data, &range, PAGE_ITEMS, PAGE_BYTES);
+            let page = page.map_err(ReplicaError::from)?;
+            let mut removals = Vec::with_capacity(page.items.len());
+            for (at, (storage_key, _)) in page.items.iter().enumerate() {
+                if at % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1 {
+                    // Requests go first.
+                    tokio::task::yield_now().await;
+                }
+                removals.extend(replica.drop_unlisted(storage_key).await?);
             }
-            removals.extend(replica.drop_unlisted(storage_key).await?);
-        }
-        for removed in removals {
-            removed.await.map_err(ReplicaError::from)?;
-        }
-        match page.items.last() {
-            Some((last, _)) if page.more && still => range.after = Some(last.clone()),
-            _ => break,
+            for removed in removals {
+                removed.await.map_err(ReplicaError::from)?;
+            }
+            pace.pay(page.items.iter().map(|(key, object)| key.len() + object.len()).sum()).await;
+            match page.items.last() {
+                Some((last, _)) if page.more && still => range.after = Some(last.clone()),
+                _ => return Ok(()),
+            }
         }
     }
-    Ok(())
 }

@@ -14,7 +14,7 @@ mod serve;
 pub use fetch::{FetchError, fetch_digest, fetch_page};
 pub use foreground::Foreground;
 pub use hinted::deliver_hints;
-pub use leftover::drop_leftovers;
+pub use leftover::Leftovers;
 pub(crate) use leftover::leftovers;
 pub use pull::{Pulls, PullsView};
 pub use record::MoveRecord;

@@ -14,6 +14,7 @@ use crate::replica::Replica;
 use crate::ring_state::{Installed, RingState};
 use crate::storage::{Change, EngineError};
 use dynamo::preference::MemberIndex;
+use dynamo::quorum::holders_to_meet;
 use dynamo::ring::Phase;
 use dynamo::throttle::PRESSURE_MAX;
 use parking_lot::Mutex;
@@ -198,8 +199,16 @@ impl Pulls {
     /// records the move as complete.
     async fn pull(&self, record: MoveRecord) -> Result<(), PullError> {
         let (installed, me, mut holders) = self.is_wanted(record).ok_or(PullError::Unwanted)?;
-        let w = installed.view.ring().quorums.of_list(holders.len()).1.min(holders.len());
-        let need = holders.len() - w + 1;
+        let w = installed.view.ring().quorums.of_list(holders.len()).1;
+        let is_gone = |&&holder: &&MemberIndex| installed.view.member(holder).is_some_and(|member| member.gone);
+        let gone = holders.iter().filter(is_gone).count();
+        let need = holders_to_meet(holders.len(), w, gone);
+        if need == 0 {
+            tracing::error!(
+                partition = record.partition,
+                "every holder has lost its data; the partition begins anew"
+            );
+        }
         // Different partitions and different newcomers begin with different holders.
         let turn = (record.partition as usize + usize::from(me.0)) % holders.len().max(1);
         holders.rotate_left(turn);

@@ -226,6 +226,7 @@ fn ring(addresses: [&str; 3]) -> Ring {
         zone: None,
         weight: 1,
         state: MemberState::Active,
+        gone: false,
     };
     let placement = |partition: u16| Placement {
         preference: (0..3).map(|step| MemberIndex((partition + step) % 3)).collect(),
