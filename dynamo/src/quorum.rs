@@ -172,6 +172,16 @@ impl WriteQuorum {
         members
     }
 
+    /// How many of the list that lacks most have the write, and how many of it must.
+    #[must_use]
+    pub fn furthest_behind(&self) -> (usize, usize) {
+        let counts = self
+            .lists
+            .iter()
+            .map(|list| (self.covered(list, |member| self.stored.contains(member)).len(), list.need));
+        counts.max_by_key(|(got, need)| need.saturating_sub(*got)).unwrap_or((0, 1))
+    }
+
     /// Members of a list that have a copy of their own, or one at a fallback that stands in for them and for no other
     /// member of the list.
     fn covered(&self, list: &List, has_own: impl Fn(&MemberIndex) -> bool) -> Vec<MemberIndex> {

@@ -115,6 +115,19 @@ fn numbers(members: &[MemberIndex]) -> String {
     members.iter().map(MemberIndex::to_string).collect::<Vec<_>>().join(" ")
 }
 
+#[test]
+fn a_write_that_falls_short_tells_of_the_list_that_lacks_most() {
+    let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(MemberIndex);
+    let mut quorum = WriteQuorum::new(&[(vec![a, b, c], 2), (vec![c, d, e], 2)], false);
+    assert_eq!(quorum.furthest_behind(), (0, 2));
+    for member in [a, b] {
+        quorum.add_result(member, Outcome::Stored);
+    }
+    assert_eq!(quorum.furthest_behind(), (0, 2));
+    quorum.add_result(c, Outcome::Stored);
+    assert_eq!(quorum.furthest_behind(), (1, 2));
+}
+
 /// Whoever meets that many holders meets one of each write that exists still, and fewer would not do.
 #[test]
 fn as_many_holders_are_met_as_it_takes() {

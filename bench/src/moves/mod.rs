@@ -187,7 +187,6 @@ fn fill(ring: &Ring, keys: &KeySpace) -> anyhow::Result<()> {
         }
         pipeline.query::<()>(&mut connection)?;
     }
-    // What is counted lags behind what is written by a look of the supervisor.
-    std::thread::sleep(Duration::from_secs(1));
-    Ok(())
+    // Tables are written and compacted for a while after the last write, which is no part of what follows.
+    ring.until_idle()
 }

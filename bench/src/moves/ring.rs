@@ -1,5 +1,6 @@
 //! A ring of `annulus-node dev` that is changed while it runs.
 
+use crate::process::processor_time;
 use crate::systems::{Process, node_program, until_ready};
 use anyhow::{Context, bail, ensure};
 use std::io::{Read, Write};
@@ -10,6 +11,9 @@ use std::time::{Duration, Instant};
 
 /// How long a change may take.
 const CHANGE_MAX: Duration = Duration::from_secs(600);
+
+/// Nodes that take less than a tenth of a processor over so long are idle.
+const IDLE_WINDOW: Duration = Duration::from_secs(2);
 
 /// A running ring.
 pub(super) struct Ring {
@@ -75,6 +79,20 @@ impl Ring {
 
     pub(super) fn status(&self) -> anyhow::Result<Status> {
         Ok(serde_json::from_slice(&std::fs::read(self.directory.join("status.json"))?)?)
+    }
+
+    /// Waits until the nodes do next to nothing.
+    pub(super) fn until_idle(&self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let pids: Vec<u32> = self.status()?.nodes.iter().filter_map(|node| node.pid).collect();
+        while began.elapsed() < CHANGE_MAX {
+            let before = processor_time(&pids)?;
+            std::thread::sleep(IDLE_WINDOW);
+            if processor_time(&pids)?.saturating_sub(before) < IDLE_WINDOW / 10 {
+                return Ok(());
+            }
+        }
+        bail!("the nodes have not come to rest within {CHANGE_MAX:?}")
     }
 
     /// Asks for so many nodes and replicas; returns the epoch before.

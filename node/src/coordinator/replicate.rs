@@ -338,11 +338,8 @@ impl Replication {
                 format!("{name} ({})", why.map_or("no answer", |(_, why)| why.as_str()))
             })
             .collect();
-        RequestError::Unavailable {
-            got: self.quorum.acknowledged().len(),
-            need: lists(&self.installed, self.partition, self.options).iter().map(|(_, w)| *w).max().unwrap_or(1),
-            missing: missing.join(", "),
-        }
+        let (got, need) = self.quorum.furthest_behind();
+        RequestError::Unavailable { got, need, missing: missing.join(", ") }
     }
 }
 

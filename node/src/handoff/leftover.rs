@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 const PAGE_ITEMS: usize = 128;
 const PAGE_BYTES: usize = 1 << 20;
 /// Percentage of the disk that has to be free for what is left over to wait until nothing is copied any more.
-const LEFTOVERS_WAIT_FREE: u64 = 20;
+const LEFTOVERS_WAIT_FREE: u64 = 10;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a node drops.
