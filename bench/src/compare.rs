@@ -11,6 +11,10 @@ use std::time::Duration;
 
 /// Port of Annulus' first node.
 const PORT: u16 = 17101;
+/// Port of the first node of the ring of which one replica is read.
+const SINGLE_PORT: u16 = 17111;
+/// Its name in tables.
+const SINGLE: &str = "Annulus, r = 1";
 
 /// Arguments of `compare`.
 #[derive(clap::Args)]
@@ -85,34 +89,21 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let wanted = |load: &Workload| arguments.only.is_empty() || arguments.only.contains(&load.name());
     let loads: Vec<Workload> = workloads().into_iter().filter(wanted).collect();
     report::machine(arguments.clients, arguments.keys, arguments.value_bytes)?;
-    let annulus =
-        Annulus { directory: place.path().join("annulus"), nodes: 3, port: PORT, r: 2, n: 3, name: "Annulus" };
-    let mut rows = Vec::new();
-    {
-        let mut systems = start(arguments, &annulus, place.path(), &keys)?;
-        for system in &systems {
-            load::fill(system, &keys).await.with_context(|| format!("filling {}", system.name))?;
-        }
-        if let (Some(path), Some(system)) =
-            (&arguments.pids, systems.iter().find(|system| system.name == "Annulus"))
-        {
-            let pids: Vec<String> = system.pids().iter().map(u32::to_string).collect();
-            std::fs::write(path, pids.join(","))?;
-        }
-        let redis = systems.iter().position(|system| system.name == systems::REDIS);
-        if let Some(at) = redis {
-            systems.insert(at + 1, systems[at].waiting(Wait::Along, systems::REDIS_ALONG));
-        }
-        for &load in &loads {
-            in_turns(&systems, &keys, load, size, arguments.rounds, &mut rows).await?;
-        }
+    let mut systems = start(arguments, place.path(), &keys, loads.iter().any(|load| load.mix == Mix::Get))?;
+    for system in &systems {
+        load::fill(system, &keys).await.with_context(|| format!("filling {}", system.name))?;
     }
-    if arguments.systems.iter().any(|system| system == "annulus") {
-        let single = Annulus { r: 1, name: "Annulus, r = 1", ..annulus };
-        let single = [single.start(&keys)?];
-        for &load in loads.iter().filter(|load| load.mix == Mix::Get) {
-            in_turns(&single, &keys, load, size, arguments.rounds, &mut rows).await?;
-        }
+    if let (Some(path), Some(system)) = (&arguments.pids, systems.iter().find(|system| system.name == "Annulus")) {
+        let pids: Vec<String> = system.pids().iter().map(u32::to_string).collect();
+        std::fs::write(path, pids.join(","))?;
+    }
+    let redis = systems.iter().position(|system| system.name == systems::REDIS);
+    if let Some(at) = redis {
+        systems.insert(at + 1, systems[at].waiting(Wait::Along, systems::REDIS_ALONG));
+    }
+    let mut rows = Vec::new();
+    for &load in &loads {
+        in_turns(&systems, &keys, load, size, arguments.rounds, &mut rows).await?;
     }
     report::table(&rows);
     report::ratios(&rows);
@@ -135,14 +126,21 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
+/// Starts the systems; `reads`: with a ring of which one replica is read, beside the usual one.
 fn start(
     arguments: &Arguments,
-    annulus: &Annulus,
     place: &std::path::Path,
     keys: &KeySpace,
+    reads: bool,
 ) -> anyhow::Result<Vec<System>> {
+    let annulus = Annulus { directory: place.join("annulus"), nodes: 3, port: PORT, r: 2, n: 3, name: "Annulus" };
     let mut started = Vec::new();
     for system in &arguments.systems {
+        if system == "annulus" && reads {
+            let directory = place.join("annulus-single");
+            let single = Annulus { directory, port: SINGLE_PORT, r: 1, name: SINGLE, ..annulus.clone() };
+            started.push(single.start(keys)?);
+        }
         started.push(match system.as_str() {
             "annulus" => annulus.start(keys)?,
             "redis" => systems::redis_cluster(place, keys)?,
@@ -167,7 +165,8 @@ async fn in_turns(
         for (system, sum) in systems.iter().zip(&mut outcomes) {
             // etcd has no pipelining; reads wait for nothing, and batches take their WAIT along anyway.
             let same = system.name == systems::REDIS_ALONG && (load.mix == Mix::Get || load.pipelined > 1);
-            if same || (load.pipelined > 1 && system.name == "etcd") {
+            let other = system.name == SINGLE && load.mix != Mix::Get;
+            if same || other || (load.pipelined > 1 && system.name == "etcd") {
                 continue;
             }
             let outcome = load::run(system, keys, load, size).await?;

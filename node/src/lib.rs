@@ -5,6 +5,7 @@
 //! [`ring_state`] says it belongs, and [`repair`] makes replicas equal. [`node::run`] puts it all together.
 #![forbid(unsafe_code)]
 
+pub mod beat;
 pub mod config;
 pub mod control;
 pub mod coordinator;

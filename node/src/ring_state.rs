@@ -154,6 +154,11 @@ impl RingState {
         self.installed.load_full()
     }
 
+    /// A short look at the installed ring; `None`: there is none.
+    pub fn look<T>(&self, look: impl FnOnce(&Installed) -> T) -> Option<T> {
+        self.installed.load().as_deref().map(look)
+    }
+
     /// Its epoch; zero when there is none.
     #[must_use]
     pub fn epoch(&self) -> u64 {

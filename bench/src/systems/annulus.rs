@@ -83,12 +83,15 @@ impl Annulus {
     }
 }
 
-/// The node's program, built beside this one.
+/// The node's program: what `ANNULUS_NODE` names, else the one built beside this.
 ///
 /// # Errors
 /// When it is not there.
 pub fn node_program() -> anyhow::Result<PathBuf> {
-    let program = std::env::current_exe()?.with_file_name("annulus-node");
+    let program = match std::env::var_os("ANNULUS_NODE") {
+        Some(program) => PathBuf::from(program),
+        None => std::env::current_exe()?.with_file_name("annulus-node"),
+    };
     if !Path::new(&program).exists() {
         bail!("{} is missing; build it: cargo build --profile fast -p annulus-node", program.display());
     }

@@ -1,7 +1,6 @@
 //! A read: ask r replicas, merge what they have, repair those that had less.
 
 use super::{Coordinator, ReadOptions, RequestError};
-use crate::peers::{Answer as Answered, Peer};
 use crate::planted;
 use crate::replica::InFlight;
 use crate::ring_state::Installed;
@@ -11,10 +10,9 @@ use dynamo::object::Object;
 use dynamo::preference::MemberIndex;
 use dynamo::quorum::{Progress, ReadQuorum};
 use futures::StreamExt;
-use futures::future::{BoxFuture, Either, select};
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -61,9 +59,8 @@ struct Asking<'a> {
 impl Coordinator {
     /// Reads a key from r replicas.
     pub(super) async fn read(&self, key: Bytes, options: ReadOptions) -> Result<Object, RequestError> {
-        let installed = self.installed()?;
-        if let Some(object) = self.read_plainly(&installed, &key, options).await {
-            return decode(object).map_err(|error| RequestError::Storage(error.to_string()));
+        if let Some(object) = self.read_plainly(&key, options).await {
+            return object;
         }
         // Boxed, so that the usual read, which does not come here, is no larger for it.
         Box::pin(self.in_time(self.read_from_many(&key, options))).await
@@ -76,82 +73,6 @@ impl Coordinator {
                 Round::Read(object) => return Ok(object),
                 Round::RingChanged => {}
             }
-        }
-    }
-
-    /// The usual case, without ado: this node is one of at most two replicas to be asked, the other answers soon, and
-    /// both have the same, which their hashes tell (Cassandra's digest reads). `None`: it is not that simple, and
-    /// nothing was decided.
-    async fn read_plainly(&self, installed: &Installed, key: &Bytes, options: ReadOptions) -> Option<Bytes> {
-        let token = installed.view.token(key);
-        let placement = installed.view.placement(installed.view.partition(token))?;
-        let (me, epoch) = (installed.me?, installed.view.epoch());
-        if !placement.preference.contains(&me) {
-            return None;
-        }
-        let replica = &self.parts.replica;
-        match replicas(installed, &placement.preference, options).clamp(1, placement.preference.len()) {
-            1 => replica.read(token, key, epoch).ok().map(Option::unwrap_or_default),
-            2 => {
-                let others = placement.preference.iter().filter(|&&member| member != me);
-                let peers = others.filter_map(|&member| self.parts.peers.by_index(member));
-                let mine = replica.read_known(token, key, epoch).ok()?;
-                let known = Some(mine.as_ref().map_or(0, |mine| mine.hash));
-                let theirs = self.read_from_one(peers.filter(|peer| peer.is_up()), key, epoch, known).await?;
-                let same = matches!(theirs, reply::Result::Same(_));
-                same.then(|| mine.map(|mine| mine.value).unwrap_or_default())
-            }
-            _ => None,
-        }
-    }
-
-    /// Reads a key of which this node is the one replica to be asked. `None`: it is not, or it cannot answer.
-    pub(super) fn read_here(&self, key: &Bytes, options: ReadOptions) -> Option<Object> {
-        let installed = self.parts.ring.load()?;
-        let token = installed.view.token(key);
-        let placement = installed.view.placement(installed.view.partition(token))?;
-        let preference = &placement.preference;
-        if replicas(&installed, preference, options) > 1 || !preference.contains(&installed.me?) {
-            return None;
-        }
-        let object = self.parts.replica.read(token, key, installed.view.epoch()).ok()?;
-        decode(object.unwrap_or_default()).ok()
-    }
-
-    /// What one of these replicas has, or that it is `known`: the first, or if that takes longer than it usually does,
-    /// and the budget allows, whichever of the first two answers sooner.
-    async fn read_from_one(
-        &self,
-        mut peers: impl Iterator<Item = Arc<Peer>>,
-        key: &Bytes,
-        epoch: u64,
-        known: Option<u64>,
-    ) -> Option<reply::Result> {
-        self.parts.hedging.lock().earn();
-        let ask = |peer: Arc<Peer>| {
-            let key = key.clone();
-            async move {
-                match timed(&peer, key, epoch, known).await {
-                    Ok(read @ (reply::Result::Object(_) | reply::Result::Same(_))) => Some(read),
-                    _ => None,
-                }
-            }
-        };
-        let first = peers.next()?;
-        let usual = hedge_after(first.observed().usual_read());
-        let mut first = pin!(ask(first));
-        if let Ok(theirs) = tokio::time::timeout(usual, first.as_mut()).await {
-            return theirs;
-        }
-        let second = peers.next().filter(|_| self.parts.hedging.lock().spend());
-        let patience = self.parts.limits.replica_timeout;
-        let Some(second) = second else { return tokio::time::timeout(patience, first).await.ok()? };
-        self.parts.hedged.fetch_add(1, Ordering::Relaxed);
-        let answer = tokio::time::timeout(patience, select(first, Box::pin(ask(second)))).await.ok()?;
-        match answer {
-            Either::Left((Some(theirs), _)) | Either::Right((Some(theirs), _)) => Some(theirs),
-            Either::Left((None, other)) => tokio::time::timeout(patience, other).await.ok()?,
-            Either::Right((None, other)) => tokio::time::timeout(patience, other).await.ok()?,
         }
     }
 
@@ -307,7 +228,7 @@ impl<'a> Asking<'a> {
         let peer = self.coordinator.parts.peers.by_index(member);
         self.under_way.push(Box::pin(async move {
             let Some(peer) = peer else { return Answer::Failed { member, why: String::from("not connected") } };
-            match timed(&peer, key, epoch, None).await {
+            match peer.request(key, epoch, Operation::Read(Read { known: None })).await {
                 Ok(reply::Result::Object(object)) => Answer::Object { member, object },
                 Ok(reply::Result::StaleEpoch(stale)) => Answer::Stale { epoch: stale.epoch },
                 Ok(reply::Result::Failure(failure)) => Answer::Failed { member, why: failure.message },
@@ -383,7 +304,7 @@ impl<'a> Asking<'a> {
 }
 
 /// How many replicas a read asks.
-fn replicas(installed: &Installed, list: &[MemberIndex], options: ReadOptions) -> usize {
+pub(super) fn replicas(installed: &Installed, list: &[MemberIndex], options: ReadOptions) -> usize {
     let quorums = &installed.view.ring().quorums;
     let scaled = || match planted::is("quorums-of-another-list-length") {
         true => usize::from(quorums.r),
@@ -393,34 +314,12 @@ fn replicas(installed: &Installed, list: &[MemberIndex], options: ReadOptions) -
     if planted::is("read-quorum-of-1") { 1 } else { r }
 }
 
-/// Asks a peer for its object, and notes how long that takes, or that it takes longer than the asker waits.
-async fn timed(peer: &Peer, key: Bytes, epoch: u64, known: Option<u64>) -> Answered {
-    let mut taking = Taking { peer: Some(peer), since: Instant::now() };
-    let answer = peer.request(key, epoch, Operation::Read(Read { known })).await;
-    if answer.is_err() {
-        taking.peer = None;
-    }
-    answer
-}
-
-struct Taking<'a> {
-    peer: Option<&'a Peer>,
-    since: Instant,
-}
-
-impl Drop for Taking<'_> {
-    fn drop(&mut self) {
-        if let Some(peer) = self.peer {
-            peer.observed().read_took(self.since.elapsed());
-        }
-    }
-}
-
-fn hedge_after(usual: Duration) -> Duration {
+/// When another replica is asked as well, if one usually answers within this time.
+pub(super) fn hedge_after(usual: Duration) -> Duration {
     usual.clamp(HEDGE_AFTER_MIN, HEDGE_AFTER_MAX)
 }
 
 /// An empty text stands for "nothing here".
-fn decode(object: Bytes) -> Result<Object, dynamo::object::CodecError> {
+pub(super) fn decode(object: Bytes) -> Result<Object, dynamo::object::CodecError> {
     if object.is_empty() { Ok(Object::default()) } else { Object::decode(object) }
 }

@@ -7,6 +7,7 @@ mod api;
 mod change;
 mod forward;
 mod get;
+mod plain_read;
 mod plain_write;
 mod put;
 mod replicate;

@@ -1,5 +1,6 @@
 //! What this node's clients feel of what is copied: a window of their latencies, looked at several times a second.
 
+use crate::beat::Beat;
 use dynamo::throttle::Pressure;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -86,11 +87,13 @@ impl Foreground {
 /// Looks again and again, and tells `looked`, until shutdown. `copying`: whether this node copies from others.
 pub(super) async fn watch(
     foreground: Arc<Foreground>,
+    beat: Beat,
     copying: impl Fn() -> bool,
     looked: impl Fn(f64, bool),
     shutdown: CancellationToken,
 ) {
-    let mut ticks = tokio::time::interval(WINDOW);
+    let mut ticks = beat.ticks(WINDOW);
+    // A late look makes a window longer, not the next one shorter.
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

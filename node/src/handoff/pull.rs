@@ -126,6 +126,7 @@ impl Pulls {
         let copying = move || !this.state.lock().copying.is_empty();
         let watch = foreground::watch(
             self.foreground.clone(),
+            self.peers.beat(),
             copying,
             move |pressure, copying| that.pace.adjust(pressure, copying),
             shutdown.clone(),

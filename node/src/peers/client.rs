@@ -1,9 +1,10 @@
 //! This node's side of a stream to one peer: connect, batch what is queued, hand out the answers, notice silence.
 
 use super::Peers;
+use super::asking::{Asking, Kind};
 use super::frames::{FrameError, FrameReader, FrameWriter};
 use super::listening::Listening;
-use super::observed::{Asked, Observed};
+use super::observed::Observed;
 use super::pending::{Answer, Listener, PendingRequests};
 use crate::config::Limits;
 use crate::net;
@@ -16,8 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -65,11 +66,11 @@ pub struct Peer {
     queued_bytes: AtomicUsize,
     queued_bytes_max: usize,
     requests_max: usize,
-    pending: PendingRequests,
+    pub(super) pending: PendingRequests,
     /// For pages and digests: a connection of its own, so that bulk does not stand in the way of requests.
     bulk: tokio::sync::Mutex<Option<Channel>>,
     up: AtomicBool,
-    observed: Observed,
+    pub(super) observed: Observed,
     came_up: Notify,
     /// Until when a first contact is waited for.
     first_contact_until: Instant,
@@ -122,7 +123,13 @@ impl Peer {
     /// nor fails to answer. What this node thinks of it, and nobody else's business.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Acquire) && self.observed.is_alive()
+        self.is_up_at(Instant::now())
+    }
+
+    /// The same for somebody who has just looked at the clock.
+    #[must_use]
+    pub fn is_up_at(&self, now: Instant) -> bool {
+        self.is_connected() && self.observed.is_alive(now)
     }
 
     /// Whether there is a stream to it. A suspected peer can still be sent requests; only nobody should count on it.
@@ -158,33 +165,39 @@ impl Peer {
         }
     }
 
-    /// Sends a request, made by the ring of `epoch`, and waits for its answer, for ever if the peer keeps the stream alive without answering: put a
-    /// timeout around it.
+    /// Sends a request, made by the ring of `epoch`, and waits for its answer, for ever if the peer keeps the stream
+    /// alive without answering: put a timeout around it.
     ///
     /// # Errors
     /// [`PeerError`], each saying whether the request may have been carried out.
-    pub async fn request(&self, key: Bytes, epoch: u64, operation: Operation) -> Answer {
+    pub async fn request(self: &Arc<Self>, key: Bytes, epoch: u64, operation: Operation) -> Answer {
         if !self.is_connected() && !self.meets().await {
             return Err(PeerError::Down);
         }
-        let prompt = !matches!(operation, Operation::Coordinate(_));
-        let request = Request { id: 0, key, epoch, operation: Some(operation) };
-        let size = request_bytes(&request);
-        if self.queued_bytes.load(Ordering::Relaxed) + size > self.queued_bytes_max {
-            return Err(PeerError::Overloaded);
+        self.ask(key, epoch, operation, Instant::now())?.await
+    }
+
+    /// Sends a request at this moment, which is now; the answer is waited for apart.
+    ///
+    /// # Errors
+    /// [`PeerError`]: the request was not sent.
+    pub fn ask(
+        self: &Arc<Self>,
+        key: Bytes,
+        epoch: u64,
+        operation: Operation,
+        now: Instant,
+    ) -> Result<Asking, PeerError> {
+        if !self.is_connected() {
+            return Err(PeerError::Down);
         }
+        let kind = Kind::of(&operation);
+        let request = self.admit(key, epoch, operation)?;
         let (id, answer) = self.pending.register(self.requests_max).ok_or(PeerError::Overloaded)?;
-        let waiting = Waiting { pending: &self.pending, id, observed: prompt.then(|| self.observed.asked()) };
-        self.queued_bytes.fetch_add(size, Ordering::Relaxed);
-        if self.queue.try_send(Request { id, ..request }).is_err() {
-            self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
-            return Err(PeerError::Overloaded);
-        }
-        let answer: Result<Answer, oneshot::error::RecvError> = answer.await;
-        if matches!(answer, Ok(Ok(_))) {
-            waiting.answered();
-        }
-        answer.unwrap_or(Err(PeerError::Lost))
+        let usual = if kind == Kind::Slow { Duration::ZERO } else { self.observed.asked(now) };
+        let mut asking = Asking { peer: self.clone(), id, answer, kind, since: now, usual, ended: false };
+        self.enqueue(Request { id, ..request }).inspect_err(|_| asking.take_back(now))?;
+        Ok(asking)
     }
 
     /// Sends a request to this peer, which is `member` of the ring of `epoch`, and returns at once; the listener hears
@@ -203,22 +216,30 @@ impl Peer {
         if !self.is_connected() {
             return Err(PeerError::Down);
         }
-        let request = Request { id: 0, key, epoch, operation: Some(operation) };
-        let size = request_bytes(&request);
-        if self.queued_bytes.load(Ordering::Relaxed) + size > self.queued_bytes_max {
-            return Err(PeerError::Overloaded);
-        }
+        let request = self.admit(key, epoch, operation)?;
         let id = self.pending.register_listener(self.requests_max, member, listener);
         let id = id.ok_or(PeerError::Overloaded)?;
-        self.observed.asked_by_listener();
-        self.queued_bytes.fetch_add(size, Ordering::Relaxed);
-        if self.queue.try_send(Request { id, ..request }).is_err() {
-            self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+        self.observed.asked(Instant::now());
+        self.enqueue(Request { id, ..request }).inspect_err(|_| {
             self.pending.forget(id);
             self.observed.listeners_heard(1);
-            return Err(PeerError::Overloaded);
-        }
-        Ok(())
+        })
+    }
+
+    /// A request that has yet to be given its number, if there is room for it in the queue.
+    fn admit(&self, key: Bytes, epoch: u64, operation: Operation) -> Result<Request, PeerError> {
+        let request = Request { id: 0, key, epoch, operation: Some(operation) };
+        let queued = self.queued_bytes.load(Ordering::Relaxed) + request_bytes(&request);
+        if queued > self.queued_bytes_max { Err(PeerError::Overloaded) } else { Ok(request) }
+    }
+
+    fn enqueue(&self, request: Request) -> Result<(), PeerError> {
+        let size = request_bytes(&request);
+        self.queued_bytes.fetch_add(size, Ordering::Relaxed);
+        self.queue.try_send(request).map_err(|_| {
+            self.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+            PeerError::Overloaded
+        })
     }
 
     /// The connection for bulk calls, made when it is first wanted; it reconnects by itself.
@@ -242,28 +263,6 @@ impl Peer {
 
     fn sent(&self, request: &Request) {
         self.queued_bytes.fetch_sub(request_bytes(request), Ordering::Relaxed);
-    }
-}
-
-/// Takes a request off the list when its sender gives up.
-struct Waiting<'a> {
-    pending: &'a PendingRequests,
-    id: u64,
-    /// For requests that do not wait for third parties.
-    observed: Option<Asked<'a>>,
-}
-
-impl Waiting<'_> {
-    fn answered(mut self) {
-        if let Some(asked) = self.observed.take() {
-            asked.answered();
-        }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.pending.forget(self.id);
     }
 }
 
@@ -377,8 +376,7 @@ async fn send<W: AsyncWrite + Unpin>(
     mut frames: FrameWriter<W>,
     mut ring_wanted: mpsc::Receiver<()>,
 ) -> Result<(), SessionError> {
-    let mut heartbeat = tokio::time::interval(HEARTBEAT);
-    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heartbeat = peers.beat.ticks(HEARTBEAT);
     let mut taken: Vec<Request> = Vec::new();
     loop {
         let mut frame = Frame::default();

@@ -205,7 +205,7 @@ impl<H: RequestHandler> Session<H> {
     async fn run<R: AsyncRead + Unpin>(self, mut incoming: FrameReader<R>) {
         let session = Arc::new(self);
         let at_once = Arc::new(Semaphore::new(FRAMES_AT_ONCE_MAX));
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let mut heartbeat = session.peers.beat().ticks(HEARTBEAT);
         let mut listening = Listening::new();
         loop {
             let frame = tokio::select! {

@@ -1,5 +1,6 @@
 //! Speaking with the other members: one long-lived stream to each, requests in batches out, replies in batches back.
 
+mod asking;
 mod client;
 mod exchange;
 mod frames;
@@ -10,11 +11,13 @@ mod listening;
 mod observed;
 mod pending;
 
+pub use asking::Asking;
 pub use client::{Peer, PeerError};
 pub use exchange::{Begun, PeerService, RequestHandler};
 pub use observed::Observed;
 pub use pending::{Answer, Listener};
 
+use crate::beat::Beat;
 use crate::config::Limits;
 use crate::net::{ChannelError, Connector};
 use crate::replica::Replica;
@@ -34,6 +37,7 @@ pub struct Peers {
     replica: Arc<Replica>,
     connector: Connector,
     limits: Arc<Limits>,
+    beat: Beat,
     shutdown: CancellationToken,
 }
 
@@ -58,7 +62,8 @@ impl Peers {
         limits: Arc<Limits>,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { peers: RwLock::default(), ring, replica, connector, limits, shutdown })
+        let beat = Beat::new();
+        Arc::new(Self { peers: RwLock::default(), ring, replica, connector, limits, beat, shutdown })
     }
 
     /// Keeps one stream to each other member of the ring in force, until shutdown.
@@ -71,6 +76,12 @@ impl Peers {
                 changed = epochs.changed() => if changed.is_err() { return },
             }
         }
+    }
+
+    /// When this node gives signs of life.
+    #[must_use]
+    pub fn beat(&self) -> Beat {
+        self.beat
     }
 
     /// The peer with this index in the ring in force.

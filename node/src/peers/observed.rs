@@ -29,58 +29,71 @@ pub struct Observed {
 #[derive(Debug)]
 struct State {
     detector: Detector,
+    /// From when on it is silent for too long. Only a sign of life changes that, and every request asks.
+    silent_from: Duration,
     reads: Quantile,
 }
-
-/// A request that waits for its answer, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Asked<'a>(Option<&'a Observed>);
 
 impl Observed {
     pub(super) fn new() -> Self {
         let detector = Detector::new(BOUNDS, Duration::ZERO);
         let reads = Quantile::new(0.95, FIRST_GUESS);
-        let state = Mutex::new(State { detector, reads });
+        let state = Mutex::new(State { silent_from: detector.silent_from(), detector, reads });
         Self { since: Instant::now(), state, suspected_from: AtomicU64::new(0) }
     }
 
     /// A stream begins: what was before says nothing of it. Requests that still wait are those of the stream before and
     /// are about to be given up.
     pub(super) fn begins(&self) {
-        self.change(|detector, now| *detector = Detector::new(BOUNDS, now));
+        self.change(Instant::now(), |state, now| {
+            state.detector = Detector::new(BOUNDS, now);
+            state.silent_from = state.detector.silent_from();
+        });
     }
 
     /// It gave a sign of life.
     pub(super) fn heard(&self) {
-        self.change(Detector::heard);
+        self.change(Instant::now(), |state, now| {
+            state.detector.heard(now);
+            state.silent_from = state.detector.silent_from();
+        });
     }
 
-    /// It was sent a request that it should answer soon.
-    pub(super) fn asked(&self) -> Asked<'_> {
-        self.change(Detector::asked);
-        Asked(Some(self))
+    /// It was sent a request that it should answer soon. Sooner or later follows [`Observed::answered`],
+    /// [`Observed::listeners_heard`] or [`Observed::given_up`]. Returns the time in which it answers 19 of 20 reads.
+    pub(super) fn asked(&self, now: Instant) -> Duration {
+        self.change(now, |state, now| {
+            state.detector.asked(now);
+            state.reads.get()
+        })
     }
 
-    /// The same for a request of which a listener hears: [`Observed::listeners_heard`] counts its answer.
-    pub(super) fn asked_by_listener(&self) {
-        self.change(Detector::asked);
+    /// It answered a request and, if that was a read, took so long.
+    pub(super) fn answered(&self, now: Instant, read_took: Option<Duration>) {
+        self.change(now, |state, now| {
+            state.detector.answered(now);
+            read_took.into_iter().for_each(|took| state.reads.add(took));
+        });
+    }
+
+    /// A request is not waited for any longer; if it was a read, it has taken more than this.
+    pub(super) fn given_up(&self, now: Instant, read_took: Option<Duration>) {
+        self.change(now, |state, _| {
+            state.detector.given_up();
+            read_took.into_iter().for_each(|took| state.reads.add(took));
+        });
     }
 
     /// Listeners have heard so many answers.
     pub(super) fn listeners_heard(&self, answers: usize) {
         if answers > 0 {
-            self.change(|detector, now| (0..answers).for_each(|_| detector.answered(now)));
+            self.change(Instant::now(), |state, now| (0..answers).for_each(|_| state.detector.answered(now)));
         }
     }
 
-    /// Whether it is not suspected now.
-    pub(super) fn is_alive(&self) -> bool {
-        micros(self.since.elapsed()) < self.suspected_from.load(Ordering::Acquire)
-    }
-
-    /// It took so long to answer a read, or longer.
-    pub fn read_took(&self, took: Duration) {
-        self.state.lock().reads.add(took);
+    /// Whether it is not suspected at this moment, which is now.
+    pub(super) fn is_alive(&self, now: Instant) -> bool {
+        micros(now.saturating_duration_since(self.since)) < self.suspected_from.load(Ordering::Acquire)
     }
 
     /// The time in which it answers 19 of 20 reads.
@@ -89,29 +102,13 @@ impl Observed {
         self.state.lock().reads.get()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Detector, Duration)) {
-        let now = self.since.elapsed();
+    fn change<T>(&self, now: Instant, change: impl FnOnce(&mut State, Duration) -> T) -> T {
+        let now = now.saturating_duration_since(self.since);
         let mut state = self.state.lock();
-        change(&mut state.detector, now);
-        let (silent, stalled) = (state.detector.silent_from(), state.detector.stalled_from());
-        let from = stalled.map_or(silent, |stalled| stalled.min(silent));
+        let told = change(&mut state, now);
+        let from = state.detector.stalled_from().map_or(state.silent_from, |from| from.min(state.silent_from));
         self.suspected_from.store(micros(from), Ordering::Release);
-    }
-}
-
-impl Asked<'_> {
-    pub(super) fn answered(mut self) {
-        if let Some(observed) = self.0.take() {
-            observed.change(Detector::answered);
-        }
-    }
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        if let Some(observed) = self.0.take() {
-            observed.change(|detector, _| detector.given_up());
-        }
+        told
     }
 }
 

@@ -35,6 +35,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What the object of a string may take besides the string, in bytes.
 const OBJECT_BYTES_EXTRA: usize = 64 << 10;
 
+/// A token at the beginning of a key in the engine.
+const TOKEN_BYTES: usize = 8;
+/// Keys up to this are looked up without fetching memory.
+const USUAL_KEY_BYTES_MAX: usize = 120;
+
 /// Reads the wall clock, in milliseconds since 1970.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -247,7 +252,7 @@ impl Replica {
     /// Those of [`Replica::read`].
     pub fn read_known(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<Known>, ReplicaError> {
         self.admit(token, epoch)?;
-        Ok(self.objects.read(&storage_key(token, key))?)
+        Ok(with_storage_key(token, key, |key| self.objects.read(key))?)
     }
 
     /// The hash alone.
@@ -256,7 +261,7 @@ impl Replica {
     /// Those of [`Replica::read`].
     pub fn read_hash(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<u64>, ReplicaError> {
         self.admit(token, epoch)?;
-        Ok(self.objects.hash(&storage_key(token, key))?)
+        Ok(with_storage_key(token, key, |key| self.objects.hash(key))?)
     }
 
     /// Merges another replica's object into what is here. `None`: there was nothing new in it.
@@ -321,7 +326,7 @@ impl Replica {
             if merged == mine {
                 return Ok((None, ()));
             }
-            let encoded = merged.encode();
+            let encoded = if merged == object { incoming } else { merged.encode() };
             let before = Weight::of(key, &mine, current.len());
             self.counters.replace(token, before, Weight::of(key, &merged, encoded.len()));
             Ok::<_, ReplicaError>((Some(encoded), ()))
@@ -605,12 +610,12 @@ impl Replica {
         self.overlay.pass_through();
     }
 
-    fn admit(&self, token: Token, epoch: u64) -> Result<Arc<Installed>, ReplicaError> {
-        let installed = self.ring.load().ok_or(ReplicaError::Behind)?;
-        match installed.fence(installed.view.partition(token), epoch) {
-            Fence::Serve => Ok(installed),
-            Fence::SenderIsStale => Err(ReplicaError::Stale),
-            Fence::ReceiverIsBehind => Err(ReplicaError::Behind),
+    fn admit(&self, token: Token, epoch: u64) -> Result<(), ReplicaError> {
+        let fence = |installed: &Installed| installed.fence(installed.view.partition(token), epoch);
+        match self.ring.look(fence) {
+            Some(Fence::Serve) => Ok(()),
+            Some(Fence::SenderIsStale) => Err(ReplicaError::Stale),
+            Some(Fence::ReceiverIsBehind) | None => Err(ReplicaError::Behind),
         }
     }
 
@@ -632,17 +637,32 @@ struct Decided {
 /// Key in the engine: the token in big endian, then the key, so that a partition is one range at any Q.
 #[must_use]
 pub fn storage_key(token: Token, key: &[u8]) -> Bytes {
-    let mut bytes = Vec::with_capacity(8 + key.len());
+    let mut bytes = Vec::with_capacity(TOKEN_BYTES + key.len());
     bytes.extend_from_slice(&token.0.to_be_bytes());
     bytes.extend_from_slice(key);
     Bytes::from(bytes)
 }
 
+/// The same for a moment only, without memory of its own for keys of the usual length.
+fn with_storage_key<T>(token: Token, key: &[u8], look: impl FnOnce(&[u8]) -> T) -> T {
+    let mut room = [0; TOKEN_BYTES + USUAL_KEY_BYTES_MAX];
+    let bytes = TOKEN_BYTES + key.len();
+    match room.get_mut(..bytes) {
+        Some(short) => {
+            let (first, rest) = short.split_at_mut(TOKEN_BYTES);
+            first.copy_from_slice(&token.0.to_be_bytes());
+            rest.copy_from_slice(key);
+            look(short)
+        }
+        None => look(&storage_key(token, key)),
+    }
+}
+
 /// Token and key of a key in the engine; `None` when it is too short to be one.
 #[must_use]
 pub fn split_storage_key(bytes: &Bytes) -> Option<(Token, Bytes)> {
-    let token = bytes.first_chunk::<8>()?;
-    Some((Token(u64::from_be_bytes(*token)), bytes.slice(8..)))
+    let token = bytes.first_chunk::<TOKEN_BYTES>()?;
+    Some((Token(u64::from_be_bytes(*token)), bytes.slice(TOKEN_BYTES..)))
 }
 
 /// What a write takes in the commit queue, about.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::task::Context;
+use std::task::Waker;
 
 /// All open connections of one server.
 #[derive(Debug, Default)]
@@ -94,10 +94,14 @@ impl Client {
         self.waker.wake();
     }
 
-    /// Whether it has been told to end; if not, the task is woken when it is.
-    pub(super) fn poll_stopped(&self, cx: &Context<'_>) -> bool {
-        self.waker.register(cx.waker());
+    /// Whether it has been told to end.
+    pub(super) fn is_stopped(&self) -> bool {
         self.stop.load(SeqCst)
+    }
+
+    /// Has this woken when it is told to end, unless it has been already.
+    pub(super) fn when_stopped(&self, waker: &Waker) {
+        self.waker.register(waker);
     }
 
     /// One line of CLIENT LIST.

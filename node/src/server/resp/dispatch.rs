@@ -163,3 +163,23 @@ async fn of_key<K: KeyValue>(
         _ => Err(CommandError::not_served(arguments)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::Coordinator;
+
+    /// Size of the future that a function returns, which is not called.
+    fn bytes_of<A, F>(_function: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_command_under_way_takes_little_memory() {
+        let execute = |(server, spec): (&'static Server<Coordinator>, &'static Spec)| {
+            execute(server, Consistency::default(), spec, Vec::new())
+        };
+        let bytes = bytes_of(execute);
+        assert!(bytes <= 2000, "{bytes} bytes are moved for every command, and kept by every connection");
+    }
+}

@@ -41,6 +41,7 @@ mod slow_log;
 mod store;
 mod strings;
 mod ttl;
+mod under_way;
 mod unsupported;
 
 pub use acl::{AclError, check as check_acl_file};

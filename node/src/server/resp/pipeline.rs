@@ -15,17 +15,16 @@ use super::patience::{Patience, Stall};
 use super::reply::{Protocol, Reply};
 use super::server::Server;
 use super::store::Consistency;
+use super::under_way::UnderWay;
 use crate::coordinator::{KeyValue, RequestError};
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -68,6 +67,7 @@ where
         typical_bytes: 0,
         output: Output::default(),
         put_off: false,
+        registered: None,
         counted_bytes: 0,
         has_replied: false,
         reading: Reading::Open,
@@ -75,11 +75,11 @@ where
         received: 0,
         sent: 0,
     };
-    let mut running = FuturesUnordered::new();
+    let mut running = pin!(UnderWay::new());
     let start = |number: u64, consistency, spec: &'static Spec, arguments: Vec<Bytes>| async move {
         (number, dispatch::execute(server, consistency, spec, arguments).await)
     };
-    std::future::poll_fn(|cx| connection.poll(cx, &mut running, &start)).await?;
+    std::future::poll_fn(|cx| connection.poll(cx, running.as_mut(), &start)).await?;
     // The client may be gone already, which is no error of ours.
     let _ = connection.io.shutdown().await;
     Ok(())
@@ -112,6 +112,8 @@ struct Connection<'a, K, IO> {
     output: Output,
     /// What is to be written waits for those who are ready.
     put_off: bool,
+    /// Who is woken when the client is told to end.
+    registered: Option<Waker>,
     /// What the server has been told that this connection holds.
     counted_bytes: usize,
     /// Whether anything was read, so that there is something to tell the size of replies by.
@@ -165,7 +167,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     fn poll<F, S>(
         &mut self,
         cx: &mut Context<'_>,
-        running: &mut FuturesUnordered<F>,
+        running: Pin<&mut UnderWay<F>>,
         start: &S,
     ) -> Poll<io::Result<()>>
     where
@@ -195,20 +197,21 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     fn progress<F, S>(
         &mut self,
         cx: &mut Context<'_>,
-        running: &mut FuturesUnordered<F>,
+        running: Pin<&mut UnderWay<F>>,
         start: &S,
     ) -> Poll<io::Result<()>>
     where
         F: Future<Output = (u64, Reply)>,
         S: Fn(u64, Consistency, &'static Spec, Vec<Bytes>) -> F,
     {
+        let mut running = running;
         loop {
-            if self.reading == Reading::Open && self.client.poll_stopped(cx) {
+            if self.reading == Reading::Open && self.is_stopped(cx) {
                 self.reading = Reading::Ended;
             }
-            let mut progressed = self.take_requests(running, start);
+            let mut progressed = self.take_requests(running.as_mut(), start);
             let was_full = !self.may_start();
-            while let Poll::Ready(Some((number, reply))) = running.poll_next_unpin(cx) {
+            while let Poll::Ready(Some((number, reply))) = running.as_mut().poll_next(cx) {
                 self.complete(number, reply);
                 progressed = true;
             }
@@ -243,6 +246,15 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         }
     }
 
+    /// Whether the client has been told to end; if not, the task is woken when it is.
+    fn is_stopped(&mut self, cx: &Context<'_>) -> bool {
+        if !self.registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.registered = Some(cx.waker().clone());
+            self.client.when_stopped(cx.waker());
+        }
+        self.client.is_stopped()
+    }
+
     /// Whether replies are written only when every connection that is ready has been served. A client that is woken by
     /// its reply may take this processor at once; then the next one's request would wait while this one asks again.
     fn puts_off(&mut self, cx: &Context<'_>) -> bool {
@@ -254,8 +266,9 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     }
 
     /// Parses and starts until there is nothing to parse or something has to wait. Whether anything was begun.
-    fn take_requests<F, S>(&mut self, running: &FuturesUnordered<F>, start: &S) -> bool
+    fn take_requests<F, S>(&mut self, mut running: Pin<&mut UnderWay<F>>, start: &S) -> bool
     where
+        F: Future<Output = (u64, Reply)>,
         S: Fn(u64, Consistency, &'static Spec, Vec<Bytes>) -> F,
     {
         let mut progressed = false;
@@ -292,7 +305,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             self.reads += usize::from(spec.access != Access::Write);
             self.request_bytes += bytes;
             self.due(State::Running { index, access: spec.access, touched, bytes, since });
-            running.push(start(number, consistency, spec, arguments));
+            running.as_mut().push(start(number, consistency, spec, arguments));
         }
         progressed
     }
@@ -415,7 +428,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             counters.record(took, failed);
         }
         let name = || self.client.names.lock().name.clone();
-        self.server.slow_log.note(COMMANDS[index].name, took, self.server.store.now_ms(), name);
+        self.server.slow_log.note(COMMANDS[index].name, took, || self.server.store.now_ms(), name);
     }
 
     /// Moves the replies whose turn has come to the output.

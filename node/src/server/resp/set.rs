@@ -25,7 +25,8 @@ pub(super) async fn set<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) 
         return Ok(Reply::OK);
     }
     let change = Change::Replace { bytes: Some(value), expiry, only: options.only, read: options.get };
-    Ok(match store.change(key, change).await? {
+    // Boxed, so that the usual SET, which does not come here, is no larger for it.
+    Ok(match Box::pin(store.change(key, change)).await? {
         Outcome::Replaced { before, .. } if options.get => before.map_or(Reply::Null, Reply::Bulk),
         Outcome::Replaced { done: true, .. } => Reply::OK,
         _ => Reply::Null,

@@ -35,7 +35,7 @@ impl SlowLog {
         &self,
         command: &'static str,
         took: Duration,
-        now_ms: u64,
+        now_ms: impl FnOnce() -> u64,
         client: impl FnOnce() -> String,
     ) {
         if took < SLOW_AFTER {
@@ -47,7 +47,7 @@ impl SlowLog {
         if inner.1.len() >= ENTRIES_MAX {
             inner.1.pop_back();
         }
-        inner.1.push_front(Entry { id, at_ms: now_ms, took, command, client: client() });
+        inner.1.push_front(Entry { id, at_ms: now_ms(), took, command, client: client() });
     }
 
     /// `SLOWLOG GET [count] | LEN | RESET`
