@@ -3,6 +3,7 @@
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,32 +19,55 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 
 /// Some byte stream.
-pub struct BoxedIo(Box<dyn Io>);
+pub struct BoxedIo {
+    io: Box<dyn Io>,
+    ends: Ends,
+}
+
+/// Addresses of a connection's two ends, where they are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Of whoever connected.
+    pub remote: Option<SocketAddr>,
+    /// What it connected to.
+    pub local: Option<SocketAddr>,
+}
 
 impl BoxedIo {
     /// Hides what kind of stream it is.
     pub fn new(io: impl Io) -> Self {
-        Self(Box::new(io))
+        Self::between(io, Ends::default())
+    }
+
+    /// The same of a stream with known ends.
+    pub fn between(io: impl Io, ends: Ends) -> Self {
+        Self { io: Box::new(io), ends }
+    }
+
+    /// Addresses of its ends.
+    #[must_use]
+    pub fn ends(&self) -> Ends {
+        self.ends
     }
 }
 
 impl AsyncRead for BoxedIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for BoxedIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -51,11 +75,11 @@ impl AsyncWrite for BoxedIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.io.is_write_vectored()
     }
 }
 
@@ -63,7 +87,7 @@ impl Connected for BoxedIo {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        TcpConnectInfo { local_addr: None, remote_addr: None }
+        TcpConnectInfo { local_addr: self.ends.local, remote_addr: self.ends.remote }
     }
 }
 
@@ -89,12 +113,15 @@ pub fn tcp_connector() -> Connector {
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub async fn tcp_incoming(address: std::net::SocketAddr) -> io::Result<(std::net::SocketAddr, Incoming)> {
+pub async fn tcp_incoming(address: SocketAddr) -> io::Result<(SocketAddr, Incoming)> {
     let listener = tokio::net::TcpListener::bind(address).await?;
     let local = listener.local_addr()?;
     let incoming = futures::stream::unfold(listener, |listener| async move {
         let accepted = match listener.accept().await {
-            Ok((stream, _)) => stream.set_nodelay(true).map(|()| BoxedIo::new(stream)),
+            Ok((stream, remote)) => {
+                let ends = Ends { remote: Some(remote), local: stream.local_addr().ok() };
+                stream.set_nodelay(true).map(|()| BoxedIo::between(stream, ends))
+            }
             Err(error) => {
                 // Out of file descriptors, most likely: give those in use time to close.
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -30,6 +30,9 @@ pub enum Change {
     SetFields(Vec<(Bytes, Bytes)>),
     /// Removes fields of a hash. Answers how many were there.
     RemoveFields(Vec<Bytes>),
+    /// Removes fields of a hash if all of them have certain values; `None`: it is not there. Answers 1 if they had. Does
+    /// not commute.
+    TakeFields(Vec<(Bytes, Option<Bytes>)>),
     /// Adds to a field of a hash; an absent one counts from zero. Answers the sum.
     IncrementField {
         /// Name of the field.
@@ -182,7 +185,7 @@ impl Change {
         match self {
             Self::Increment { .. } | Self::IncrementField { .. } | Self::Append(_) => false,
             Self::Replace { only, read, .. } => *only == Condition::Always && !read,
-            Self::ReplaceField { .. } | Self::TakeMembers(_) => false,
+            Self::ReplaceField { .. } | Self::TakeMembers(_) | Self::TakeFields(_) => false,
             _ => true,
         }
     }
@@ -201,7 +204,11 @@ impl Change {
     #[must_use]
     pub fn needs_one_coordinator(&self) -> bool {
         match self {
-            Self::ReplaceField { .. } | Self::TakeMembers(_) | Self::Append(_) | Self::SetRange { .. } => true,
+            Self::ReplaceField { .. }
+            | Self::TakeMembers(_)
+            | Self::TakeFields(_)
+            | Self::Append(_)
+            | Self::SetRange { .. } => true,
             Self::Replace { only, .. } => *only != Condition::Always,
             _ => false,
         }
@@ -217,6 +224,11 @@ impl Change {
             | Self::TakeMembers(names)
             | Self::RemoveFields(names) => names.iter().map(Bytes::len).sum(),
             Self::SetFields(fields) => fields.iter().map(|(field, value)| field.len() + value.len()).sum(),
+            Self::TakeFields(fields) => {
+                let bytes =
+                    |(field, value): &(Bytes, Option<Bytes>)| field.len() + value.as_ref().map_or(0, Bytes::len);
+                fields.iter().map(bytes).sum()
+            }
             Self::IncrementField { field, .. } => field.len(),
             Self::ReplaceField { field, expected, value } => {
                 field.len() + expected.as_ref().map_or(0, Bytes::len) + value.len()
@@ -261,6 +273,15 @@ impl Object {
                     return Ok((None, Outcome::Number(0)));
                 }
                 self.take_out(Kind::Set, members, by)
+            }
+            Change::TakeFields(fields) => {
+                let hash = self.of_kind(Kind::Hash, by.now_ms)?;
+                if fields.iter().any(|(field, value)| hash.and_then(|hash| hash.field(field)) != *value) {
+                    return Ok((None, Outcome::Number(0)));
+                }
+                let names: Vec<Bytes> = fields.iter().map(|(field, _)| field.clone()).collect();
+                let (changed, _) = self.take_out(Kind::Hash, &names, by)?;
+                Ok((changed, Outcome::Number(1)))
             }
             Change::RemoveFields(fields) => self.take_out(Kind::Hash, fields, by),
             Change::IncrementField { field, by: step } => self.increment_field(field, *step, by),

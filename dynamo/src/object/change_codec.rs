@@ -31,6 +31,14 @@ impl Change {
             Self::AddMembers(names) => put_names(&mut to, 1, names),
             Self::RemoveMembers(names) => put_names(&mut to, 2, names),
             Self::TakeMembers(names) => put_names(&mut to, 11, names),
+            Self::TakeFields(fields) => {
+                to.put_u8(12);
+                put_varint(&mut to, fields.len() as u64);
+                for (field, value) in fields {
+                    put_bytes(&mut to, field);
+                    put_optional_bytes(&mut to, value.as_ref());
+                }
+            }
             Self::SetFields(fields) => {
                 to.put_u8(3);
                 put_varint(&mut to, fields.len() as u64);
@@ -121,6 +129,11 @@ impl Change {
             },
             9 => Self::Append(from.bytes()?),
             11 => Self::TakeMembers(names(&mut from)?),
+            12 => {
+                let count = from.count(2)?;
+                let fields = (0..count).map(|_| Ok((from.bytes()?, optional_bytes(&mut from)?)));
+                Self::TakeFields(fields.collect::<Result<_, CodecError>>()?)
+            }
             10 => Self::SetRange { offset: from.varint()?, bytes: from.bytes()? },
             _ => return Err(CodecError::NotCanonical),
         };

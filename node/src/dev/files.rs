@@ -18,6 +18,11 @@ pub struct Settings {
     pub n: u8,
     pub r: u8,
     pub w: u8,
+    /// What the nodes are told about the Redis interface.
+    #[serde(default)]
+    pub flush_allowed: bool,
+    #[serde(default)]
+    pub acl_file: Option<PathBuf>,
 }
 
 /// What people want of a ring, and may change while it runs.
@@ -127,7 +132,8 @@ impl Directory {
         }
         let kept: Settings = serde_json::from_slice(&fs::read(&path)?)
             .with_context(|| format!("{} is not readable", path.display()))?;
-        Ok(Settings { resp_port: new.resp_port, r: new.r.min(kept.n), w: new.w.min(kept.n), ..kept })
+        let (r, w) = (new.r.min(kept.n), new.w.min(kept.n));
+        Ok(Settings { cluster: kept.cluster, partitions: kept.partitions, n: kept.n, r, w, ..new })
     }
 
     pub fn wish(&self) -> Option<Wish> {

@@ -79,6 +79,12 @@ struct Run {
     /// Most partitions that move at once.
     #[arg(long, default_value_t = 256)]
     parallel_moves: usize,
+    /// Let FLUSHALL delete all keys.
+    #[arg(long)]
+    flush_allowed: bool,
+    /// File of the users who may connect over RESP, in the format of a Redis ACL file; without it everyone may.
+    #[arg(long)]
+    acl_file: Option<PathBuf>,
 }
 
 /// Runs a ring, or speaks with one that runs.
@@ -105,6 +111,8 @@ async fn supervise(run: Run) -> anyhow::Result<()> {
         n,
         r: run.read.unwrap_or(majority),
         w: run.write.unwrap_or(majority),
+        flush_allowed: run.flush_allowed,
+        acl_file: run.acl_file.map(std::path::absolute).transpose()?,
     };
     let settings = directory.settings_or(settings)?;
     let kept = directory.wish();

@@ -6,6 +6,7 @@ use annulus_proto::v1::{InstallRingRequest, NodeStatus, StatusRequest};
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsStr;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::{Child, Command};
@@ -66,6 +67,8 @@ impl Node {
             .args(["--cluster", &settings.cluster.to_string(), "--name", &self.name(), "--end-with-stdin"])
             .args(["--resp", &self.ports.resp.to_string(), "--grpc", &self.ports.grpc.to_string()])
             .args(["--peer", &self.ports.peer.to_string(), "--http", &self.ports.http.to_string()])
+            .args(settings.flush_allowed.then_some("--flush-allowed"))
+            .args(settings.acl_file.iter().flat_map(|path| [OsStr::new("--acl-file"), path.as_os_str()]))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)

@@ -3,6 +3,7 @@
 //! Counting one request is a handful of relaxed atomic additions, with no lock and no allocation, so that it can be
 //! done for every command.
 
+use super::statistics::{Baseline, Sample};
 use crate::coordinator::KeyValue;
 use crate::handoff::Foreground;
 use prometheus_client::collector::Collector;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Upper bounds of the duration buckets, in microseconds.
-const BUCKET_MICROS: [u64; 14] =
+pub(super) const BUCKET_MICROS: [u64; 14] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000];
 
 /// Everything that a node tells Prometheus: what its front ends count, and its overview.
@@ -76,6 +77,8 @@ pub(super) struct FrontMetrics {
     pub(super) bytes_in: AtomicU64,
     /// Bytes written to RESP connections.
     pub(super) bytes_out: AtomicU64,
+    /// How far all this was when INFO's statistics began.
+    pub(super) baseline: Baseline,
 }
 
 /// Counters of one operation.
@@ -105,6 +108,7 @@ impl FrontMetrics {
             turned_away: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            baseline: Baseline::default(),
         }
     }
 
@@ -118,26 +122,9 @@ impl FrontMetrics {
         self.grpc.get(method)
     }
 
-    /// RESP commands carried out.
-    pub(super) fn commands(&self) -> u64 {
-        self.resp.iter().map(Operation::count).sum()
-    }
-
-    /// The RESP commands carried out, one a line, as Redis tells them.
-    pub(super) fn command_stats(&self) -> String {
-        let used =
-            self.resp.iter().filter(|operation| operation.count() > 0 || operation.rejected.load(Relaxed) > 0);
-        let line = |operation: &Operation| {
-            let (calls, micros) = (operation.count(), operation.micros.load(Relaxed));
-            format!(
-                "cmdstat_{}:calls={calls},usec={micros},usec_per_call={:.2},rejected_calls={},failed_calls={}\r\n",
-                operation.name,
-                micros as f64 / calls.max(1) as f64,
-                operation.rejected.load(Relaxed),
-                operation.errors.load(Relaxed),
-            )
-        };
-        used.map(line).collect()
+    /// What is counted of each RESP command.
+    pub(super) fn samples_in_all(&self) -> Vec<Sample> {
+        self.resp.iter().map(Operation::sample).collect()
     }
 
     fn operations(&self) -> impl Iterator<Item = ([(&'static str, &'static str); 2], &Operation)> {
@@ -175,6 +162,16 @@ impl Operation {
         self.foreground.record(micros);
         if failed {
             self.errors.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn sample(&self) -> Sample {
+        Sample {
+            name: self.name,
+            micros: self.micros.load(Relaxed),
+            rejected: self.rejected.load(Relaxed),
+            errors: self.errors.load(Relaxed),
+            buckets: std::array::from_fn(|at| self.buckets[at].load(Relaxed)),
         }
     }
 

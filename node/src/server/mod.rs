@@ -4,6 +4,7 @@ pub mod grpc;
 pub mod http;
 pub mod metrics;
 pub mod resp;
+mod statistics;
 mod storage_metrics;
 
 pub use metrics::Metrics;

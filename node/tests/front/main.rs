@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod bombs;
 mod differential;
 mod grpc;
 mod http;
+mod lately;
 mod memory;
 mod ordering;
 mod raw;

@@ -14,10 +14,13 @@ use super::command;
 use super::command_table::{COMMANDS, Spec};
 use super::error::CommandError;
 use super::glob;
+use super::key_access::reads_and_writes;
+use super::reply::Reply;
+use super::subcommands;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -73,8 +76,33 @@ pub(super) struct User {
     passwords: Vec<[u8; 32]>,
     /// By place in the command table.
     commands: Vec<bool>,
-    /// Patterns of keys.
-    keys: Vec<Bytes>,
+    /// Subcommands, each with the place of its command, of which the opposite holds.
+    exceptions: BTreeSet<(usize, String)>,
+    keys: Vec<KeyPattern>,
+}
+
+/// Keys that a user may read or write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct KeyPattern {
+    pattern: Bytes,
+    read: bool,
+    write: bool,
+}
+
+impl KeyPattern {
+    fn any() -> Self {
+        Self { pattern: Bytes::from_static(b"*"), read: true, write: true }
+    }
+
+    /// As a rule.
+    fn rule(&self) -> String {
+        let access = match (self.read, self.write) {
+            (true, true) => "",
+            (true, false) => "%R",
+            _ => "%W",
+        };
+        format!("{access}~{}", String::from_utf8_lossy(&self.pattern))
+    }
 }
 
 type Users = BTreeMap<String, Arc<User>>;
@@ -125,6 +153,11 @@ impl Acl {
         // Of hashes the time of comparing tells nothing about the password.
         let right = user.any_password || user.passwords.contains(&hash);
         (user.enabled && right).then(|| user.clone())
+    }
+
+    /// Whether there is a user of this name.
+    pub(super) fn has_user(&self, name: &[u8]) -> bool {
+        std::str::from_utf8(name).is_ok_and(|name| self.users().contains_key(name))
     }
 
     /// All users by name.
@@ -193,7 +226,15 @@ pub(super) fn parse(text: &str) -> Result<Users, AclError> {
 impl User {
     fn nobody(name: String) -> Self {
         let commands = vec![false; COMMANDS.len()];
-        Self { name, enabled: false, any_password: false, passwords: Vec::new(), commands, keys: Vec::new() }
+        Self {
+            name,
+            enabled: false,
+            any_password: false,
+            passwords: Vec::new(),
+            commands,
+            exceptions: BTreeSet::new(),
+            keys: Vec::new(),
+        }
     }
 
     fn unbounded() -> Self {
@@ -201,7 +242,7 @@ impl User {
             enabled: true,
             any_password: true,
             commands: vec![true; COMMANDS.len()],
-            keys: vec![Bytes::from_static(b"*")],
+            keys: vec![KeyPattern::any()],
             ..Self::nobody(String::from("default"))
         }
     }
@@ -213,10 +254,10 @@ impl User {
             "off" => self.enabled = false,
             "nopass" => (self.any_password, self.passwords) = (true, Vec::new()),
             "resetpass" => (self.any_password, self.passwords) = (false, Vec::new()),
-            "allkeys" => self.keys = vec![Bytes::from_static(b"*")],
+            "allkeys" => self.keys = vec![KeyPattern::any()],
             "resetkeys" => self.keys.clear(),
-            "allcommands" => self.commands.fill(true),
-            "nocommands" => self.commands.fill(false),
+            "allcommands" => self.allow_all(true),
+            "nocommands" => self.allow_all(false),
             "allchannels" | "resetchannels" | "sanitize-payload" | "skip-sanitize-payload" | "clearselectors" => {}
             "reset" => *self = Self::nobody(self.name.clone()),
             _ => return self.apply_with_argument(rule),
@@ -235,12 +276,26 @@ impl User {
                 self.any_password = false;
                 self.passwords.push(from_hex(argument)?);
             }
-            "~" => self.keys.push(Bytes::copy_from_slice(argument.as_bytes())),
+            "~" | "%" => {
+                let (access, pattern) = rule.split_once('~')?;
+                let (read, write) = match access.to_ascii_uppercase().as_str() {
+                    "" | "%RW" | "%WR" => (true, true),
+                    "%R" => (true, false),
+                    "%W" => (false, true),
+                    _ => return None,
+                };
+                self.keys.push(KeyPattern { pattern: Bytes::copy_from_slice(pattern.as_bytes()), read, write });
+            }
             "&" => {}
             "+" | "-" => self.allow(argument, kind == "+")?,
             _ => return None,
         }
         Some(())
+    }
+
+    fn allow_all(&mut self, allowed: bool) {
+        self.commands.fill(allowed);
+        self.exceptions.clear();
     }
 
     fn allow(&mut self, what: &str, allowed: bool) -> Option<()> {
@@ -251,35 +306,93 @@ impl User {
             }
             for (at, spec) in COMMANDS.iter().enumerate() {
                 if category == "all" || command::categories(spec).contains(&category) {
-                    self.commands[at] = allowed;
+                    self.allow_command(at, allowed);
                 }
             }
             return Some(());
         }
-        // Subcommands are not told apart: allowing one would allow them all.
-        if what.contains('|') {
-            return None;
+        if let Some((command, subcommand)) = what.split_once('|') {
+            let (at, spec) = Spec::find(command.as_bytes())?;
+            if !subcommands::is_known(spec.name, subcommand) {
+                return None;
+            }
+            let exception = (at, subcommand.to_owned());
+            match self.commands[at] == allowed {
+                true => self.exceptions.remove(&exception),
+                false => self.exceptions.insert(exception),
+            };
+            return Some(());
         }
         match Spec::find(what.as_bytes()) {
-            Some((at, _)) => self.commands[at] = allowed,
+            Some((at, _)) => self.allow_command(at, allowed),
             // What Redis has and Annulus has not is refused anyway.
             None => super::unsupported::reason(what.as_bytes()).map(|_| ())?,
         }
         Some(())
     }
 
+    fn allow_command(&mut self, at: usize, allowed: bool) {
+        self.commands[at] = allowed;
+        self.exceptions.retain(|(of, _)| *of != at);
+    }
+
     /// Whether the user may carry out a command on these keys.
     pub(super) fn permits(&self, index: usize, spec: &Spec, arguments: &[Bytes]) -> Result<(), CommandError> {
-        if !self.commands.get(index).copied().unwrap_or(false) {
+        let excepted = || {
+            let subcommand = arguments.get(1).map(|word| String::from_utf8_lossy(word).to_ascii_lowercase());
+            subcommand.is_some_and(|subcommand| self.exceptions.contains(&(index, subcommand)))
+        };
+        let allowed = self.commands.get(index).copied().unwrap_or(false);
+        if allowed == (!self.exceptions.is_empty() && excepted()) {
             return Err(CommandError::NotPermitted { user: self.name.clone(), command: spec.name });
         }
-        let all = self.keys.iter().any(|pattern| pattern == "*");
-        let permitted = |key: &Bytes| self.keys.iter().any(|pattern| glob::matches(pattern, key));
-        if all || spec.keys_of(arguments).all(permitted) {
+        if self.keys.contains(&KeyPattern::any()) {
+            return Ok(());
+        }
+        let (reads, writes) = reads_and_writes(spec, arguments);
+        let permitted = |key: &Bytes| {
+            let matches = |of: &&KeyPattern| glob::matches(&of.pattern, key);
+            let may_read = !reads || self.keys.iter().filter(matches).any(|of| of.read);
+            let may_write = !writes || self.keys.iter().filter(matches).any(|of| of.write);
+            may_read && may_write && self.keys.iter().any(|of| matches(&of))
+        };
+        if spec.keys_of(arguments).all(permitted) {
             Ok(())
         } else {
             Err(CommandError::Fixed("NOPERM No permissions to access a key"))
         }
+    }
+
+    /// The user as ACL GETUSER tells it.
+    pub(super) fn described(&self) -> Reply {
+        let mut flags = vec![if self.enabled { "on" } else { "off" }];
+        flags.extend(self.any_password.then_some("nopass"));
+        let passwords = self.passwords.iter().map(|password| Reply::Text(digits(password)));
+        let keys: Vec<String> = self.keys.iter().map(KeyPattern::rule).collect();
+        Reply::Map(vec![
+            (Reply::Word("flags"), Reply::Set(flags.into_iter().map(Reply::Word).collect())),
+            (Reply::Word("passwords"), Reply::Array(passwords.collect())),
+            (Reply::Word("commands"), Reply::Text(self.command_rules())),
+            (Reply::Word("keys"), Reply::Text(keys.join(" "))),
+            (Reply::Word("channels"), Reply::Word("")),
+            (Reply::Word("selectors"), Reply::Array(Vec::new())),
+        ])
+    }
+
+    /// What the user may do, as rules.
+    fn command_rules(&self) -> String {
+        let allowed = self.commands.iter().filter(|allowed| **allowed).count();
+        // By what it takes fewer words to say.
+        let all = allowed > COMMANDS.len() / 2;
+        let mut words = vec![String::from(if all { "+@all" } else { "-@all" })];
+        let others = COMMANDS.iter().zip(&self.commands).filter(|(_, allowed)| **allowed != all);
+        let sign = |allowed: bool| if allowed { '+' } else { '-' };
+        words.extend(others.map(|(spec, allowed)| format!("{}{}", sign(*allowed), spec.name)));
+        let excepted = |(at, subcommand): &(usize, String)| {
+            format!("{}{}|{subcommand}", sign(!self.commands[*at]), COMMANDS[*at].name)
+        };
+        words.extend(self.exceptions.iter().map(excepted));
+        words.join(" ")
     }
 
     /// The user as a line of the file.
@@ -288,21 +401,15 @@ impl User {
         if self.any_password {
             words.push(String::from("nopass"));
         }
-        for password in &self.passwords {
-            let digits: String = password.iter().map(|byte| format!("{byte:02x}")).collect();
-            words.push(format!("#{digits}"));
-        }
-        words.extend(self.keys.iter().map(|pattern| format!("~{}", String::from_utf8_lossy(pattern))));
-        let allowed = self.commands.iter().filter(|allowed| **allowed).count();
-        if allowed == COMMANDS.len() {
-            words.push(String::from("+@all"));
-        } else {
-            words.push(String::from("-@all"));
-            let named = COMMANDS.iter().zip(&self.commands).filter(|(_, allowed)| **allowed);
-            words.extend(named.map(|(spec, _)| format!("+{}", spec.name)));
-        }
+        words.extend(self.passwords.iter().map(|password| format!("#{}", digits(password))));
+        words.extend(self.keys.iter().map(KeyPattern::rule));
+        words.push(self.command_rules());
         words.join(" ")
     }
+}
+
+fn digits(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn from_hex(digits: &str) -> Option<[u8; 32]> {
@@ -343,12 +450,35 @@ mod tests {
     }
 
     #[test]
+    fn subcommands_and_ways_of_access_are_told_apart() {
+        let users = parse(
+            "user most on nopass %R~in:* %W~out:* %RW~both:* +@all -config|set -client +client|id +client|setinfo\n\
+             user few on nopass allkeys -@all +config|get +@string -get\n",
+        )
+        .unwrap();
+        let (most, few) = (&users["most"], &users["few"]);
+        assert!(permits(most, "config get x") && !permits(most, "config SET x y"));
+        assert!(permits(most, "client ID") && !permits(most, "client list"));
+        assert!(permits(most, "get in:a") && !permits(most, "set in:a x") && !permits(most, "incr in:a"));
+        assert!(permits(most, "set out:a x") && !permits(most, "get out:a") && !permits(most, "set out:a x get"));
+        assert!(
+            permits(most, "incr both:a") && permits(most, "exists in:a out:a") && !permits(most, "exists other")
+        );
+        assert!(permits(few, "config get x") && !permits(few, "config resetstat") && !permits(few, "get a"));
+        for user in [most, few] {
+            assert_eq!(parse(&user.line()).unwrap()[&user.name], *user, "what is listed can be read");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_is_an_error_and_no_password_is_told() {
         let signed = format!("user a #{}", "+f".repeat(32));
         for (text, expected) in [
             ("user a on +@nonsense", "line 1: rule '+@nonsense' is not known here"),
             ("user a on +nonsense", "line 1: rule '+nonsense' is not known here"),
-            ("\nuser a on %R~a", "line 2: rule '%R~a' is not known here"),
+            ("\nuser a on %X~a", "line 2: rule '%X~a' is not known here"),
+            ("user a on -config|sett", "line 1: rule '-config|sett' is not known here"),
+            ("user a on +get|x", "line 1: rule '+get|x' is not known here"),
             ("user a <secret", "line 1: rule '<' is not known here"),
             ("user a #12", "line 1: rule '#12' is not known here"),
             (&signed, &format!("line 1: rule '#{}' is not known here", "+f".repeat(32))),

@@ -1,10 +1,10 @@
 //! CLIENT: what connections are open, and what they say of themselves.
 
+use super::client_filter::ClientFilter;
 use super::clients::Client;
 use super::command_table::COMMANDS;
 use super::connection::{Session, Silence};
 use super::error::{CommandError, shown};
-use super::parse::integer;
 use super::reply::Reply;
 use super::server::Server;
 use crate::coordinator::KeyValue;
@@ -38,7 +38,17 @@ pub(super) fn answer<K: KeyValue>(
             _ => Err(CommandError::Syntax),
         },
         (b"reply", [mode]) => reply_mode(session, mode),
-        (b"kill", [kind, id]) if kind.eq_ignore_ascii_case(b"id") => kill(server, id),
+        (b"kill", [address]) => match end(server, client.id, &ClientFilter::of_address(address), now_ms) {
+            0 => Err(CommandError::Fixed("ERR No such client")),
+            _ => Ok(Reply::OK),
+        },
+        (b"kill", filter @ [_, _, ..]) => {
+            let filter = ClientFilter::parse(filter, "ERR client-id should be greater than 0")?;
+            if let Some(user) = filter.user().filter(|user| !server.acl.has_user(user)) {
+                return Err(CommandError::NoSuchUser(shown(Some(user))));
+            }
+            Ok(Reply::count(end(server, client.id, &filter, now_ms)))
+        }
         // Nothing is tracked for anyone, and no command of any client blocks.
         (b"getredir", []) => Ok(Reply::Integer(-1)),
         (b"trackinginfo", []) => Ok(Reply::Map(vec![
@@ -47,14 +57,22 @@ pub(super) fn answer<K: KeyValue>(
             (Reply::Word("prefixes"), Reply::Array(Vec::new())),
         ])),
         (b"unblock", [_] | [_, _]) => Ok(Reply::Integer(0)),
+        (b"tracking", [switch]) if switch.eq_ignore_ascii_case(b"off") => Ok(Reply::OK),
+        (b"caching", [_]) => Err(CommandError::Fixed(
+            "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
+        )),
+        // Nobody ever is.
+        (b"unpause", []) => Ok(Reply::OK),
         (b"help", []) => Ok(help()),
-        (b"kill" | b"pause" | b"unpause" | b"tracking" | b"caching", _) => Err(CommandError::Unsupported {
+        (b"tracking", [switch, ..]) if !switch.eq_ignore_ascii_case(b"on") => Err(CommandError::Syntax),
+        (b"pause" | b"tracking", [_, ..]) => Err(CommandError::Unsupported {
             what: format!("client {}", shown(arguments.get(1)).to_ascii_lowercase()),
-            reason: "is not offered: connections are known by their id alone, and keys are not tracked for clients",
+            reason: "is not offered: what one client asks for does not hold up others, and keys are not tracked",
         }),
         (
-            b"id" | b"info" | b"getname" | b"setname" | b"setinfo" | b"no-evict" | b"no-touch" | b"reply"
-            | b"help" | b"getredir" | b"trackinginfo" | b"unblock",
+            b"kill" | b"pause" | b"unpause" | b"tracking" | b"caching" | b"id" | b"info" | b"getname" | b"setname"
+            | b"setinfo" | b"no-evict" | b"no-touch" | b"reply" | b"help" | b"getredir" | b"trackinginfo"
+            | b"unblock",
             _,
         ) => Err(CommandError::subcommand_arity("client", &subcommand)),
         _ => Err(CommandError::UnknownSubcommand { subcommand: shown(arguments.get(1)), command: "CLIENT" }),
@@ -73,21 +91,9 @@ fn printable(text: &Bytes) -> Option<String> {
 }
 
 fn list<K: KeyValue>(server: &Server<K>, own: u64, filter: &[Bytes], now_ms: u64) -> Result<Reply, CommandError> {
-    let clients = match filter {
-        [] => server.clients.all(),
-        [option, kind] if option.eq_ignore_ascii_case(b"type") => match kind.to_ascii_lowercase().as_slice() {
-            b"normal" => server.clients.all(),
-            b"master" | b"replica" | b"slave" | b"pubsub" => Vec::new(),
-            _ => return Err(CommandError::Fixed("ERR Unknown client type")),
-        },
-        [option, ids @ ..] if option.eq_ignore_ascii_case(b"id") && !ids.is_empty() => {
-            let ids: Option<Vec<u64>> =
-                ids.iter().map(|id| integer(id).and_then(|id| u64::try_from(id).ok())).collect();
-            let ids = ids.ok_or(CommandError::Fixed("ERR Invalid client ID"))?;
-            ids.into_iter().filter_map(|id| server.clients.find(id)).collect()
-        }
-        _ => return Err(CommandError::Syntax),
-    };
+    let filter = ClientFilter::parse(filter, "ERR Invalid client ID")?;
+    let mut clients = server.clients.all();
+    clients.retain(|client| filter.includes(client, own, false, now_ms));
     let line =
         |client: &Client| if client.id == own { client.line(now_ms, "client|list") } else { line(client, now_ms) };
     Ok(Reply::Verbatim(clients.iter().map(|client| line(client) + "\n").collect()))
@@ -122,14 +128,12 @@ fn reply_mode(session: &mut Session, mode: &Bytes) -> Result<Reply, CommandError
     Ok(Reply::OK)
 }
 
-fn kill<K: KeyValue>(server: &Server<K>, id: &Bytes) -> Result<Reply, CommandError> {
-    let id = integer(id).and_then(|id| u64::try_from(id).ok()).filter(|&id| id > 0);
-    let id = id.ok_or(CommandError::Fixed("ERR client-id should be greater than 0"))?;
-    let found = server.clients.find(id);
-    if let Some(client) = &found {
-        client.stop();
-    }
-    Ok(Reply::Integer(i64::from(found.is_some())))
+/// Ends connections and tells how many.
+fn end<K: KeyValue>(server: &Server<K>, own: u64, filter: &ClientFilter, now_ms: u64) -> usize {
+    let mut clients = server.clients.all();
+    clients.retain(|client| filter.includes(client, own, true, now_ms));
+    clients.iter().for_each(|client| client.stop());
+    clients.len()
 }
 
 fn help() -> Reply {
@@ -137,10 +141,10 @@ fn help() -> Reply {
         "CLIENT <subcommand> [<arg> ...]. Subcommands are:",
         "GETNAME, SETNAME <name>, SETINFO <LIB-NAME|LIB-VER> <value>",
         "    What this connection says of itself.",
-        "ID, INFO, LIST [TYPE <type> | ID <id> ...]",
+        "ID, INFO, LIST [<filter> <value> ...]",
         "    This connection, and all of this node.",
-        "KILL ID <id>",
-        "    End a connection after the commands it has sent.",
+        "KILL <ip:port>, KILL <filter> <value> [<filter> <value> ...]",
+        "    End connections after the commands they have sent. Filters are ID, TYPE, USER, ADDR, LADDR, MAXAGE, SKIPME.",
         "NO-EVICT <ON|OFF>, NO-TOUCH <ON|OFF>",
         "    Accepted, without effect.",
         "REPLY <ON|OFF|SKIP>",

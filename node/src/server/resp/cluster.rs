@@ -6,7 +6,7 @@
 //! sent a MOVED.
 
 use super::error::{CommandError, shown};
-use super::parse::integer;
+use super::help;
 use super::reply::Reply;
 use super::server::Server;
 use crate::coordinator::{KeyValue, RequestError};
@@ -33,41 +33,32 @@ pub(super) fn answer<K: KeyValue>(server: &Server<K>, arguments: &[Bytes]) -> Re
         (b"info", []) => Ok(Reply::Verbatim(state(server))),
         (b"myid", []) => Ok(Reply::Text(node_id(server.store.overview().incarnation))),
         (b"keyslot", [key]) => Ok(Reply::Integer(i64::from(slot(key)))),
-        (b"countkeysinslot" | b"getkeysinslot", [slot, ..]) if integer(slot).is_none() => {
-            Err(CommandError::NotInteger)
-        }
-        (b"slots" | b"shards" | b"nodes" | b"info" | b"myid" | b"keyslot", _) => {
-            Err(CommandError::subcommand_arity("cluster", &subcommand))
+        // There is one shard for each member that owns partitions.
+        (b"myshardid", []) => Ok(Reply::Text(node_id(server.store.overview().incarnation))),
+        // All members are told as masters by NODES.
+        (b"replicas" | b"slaves", [id]) => {
+            let known = ring()?.ring().members.iter().any(|member| node_id(member.incarnation).as_bytes() == id);
+            if known { Ok(Reply::Array(Vec::new())) } else { Err(CommandError::UnknownNode(shown(Some(id)))) }
         }
         (
-            b"addslots"
-            | b"addslotsrange"
-            | b"bumpepoch"
-            | b"count-failure-reports"
-            | b"countkeysinslot"
-            | b"delslots"
-            | b"delslotsrange"
-            | b"failover"
-            | b"flushslots"
-            | b"forget"
-            | b"getkeysinslot"
-            | b"links"
-            | b"meet"
-            | b"myshardid"
-            | b"replicas"
-            | b"replicate"
-            | b"reset"
-            | b"saveconfig"
-            | b"set-config-epoch"
-            | b"setslot"
-            | b"slaves"
-            | b"slot-stats",
+            b"slots" | b"shards" | b"nodes" | b"info" | b"myid" | b"myshardid" | b"keyslot" | b"replicas"
+            | b"slaves" | b"countkeysinslot" | b"getkeysinslot",
+            _,
+        ) => Err(CommandError::subcommand_arity("cluster", &subcommand)),
+        (b"links" | b"slot-stats" | b"count-failure-reports", _) => Err(CommandError::Unsupported {
+            what: format!("cluster {}", shown(arguments.get(1)).to_ascii_lowercase()),
+            reason: "is not offered: /metrics and /ui tell about the ring and who can be reached",
+        }),
+        (
+            b"addslots" | b"addslotsrange" | b"bumpepoch" | b"delslots" | b"delslotsrange" | b"failover"
+            | b"flushslots" | b"forget" | b"meet" | b"replicate" | b"reset" | b"saveconfig" | b"set-config-epoch"
+            | b"setslot",
             _,
         ) => Err(CommandError::Unsupported {
             what: format!("cluster {}", shown(arguments.get(1)).to_ascii_lowercase()),
             reason: "is not offered: the ring is made by the operator, from the KeyValueCluster resource",
         }),
-        _ => Err(CommandError::UnknownSubcommand { subcommand: shown(arguments.get(1)), command: "CLUSTER" }),
+        _ => help::or_unknown("CLUSTER", arguments),
     }
 }
 

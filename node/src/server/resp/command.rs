@@ -4,7 +4,9 @@ use super::command_table::{Access, COMMANDS, COUNTED_BEFORE, Spec};
 use super::error::CommandError;
 use super::glob;
 use super::help;
+use super::key_access::key_flags;
 use super::reply::Reply;
+use super::subcommands;
 use bytes::Bytes;
 
 /// `COMMAND [COUNT | INFO [name …] | DOCS [name …] | LIST [FILTERBY PATTERN pattern] | GETKEYS command …]`
@@ -25,32 +27,46 @@ pub(super) fn answer(arguments: &[Bytes]) -> Result<Reply, CommandError> {
             let known = names.iter().filter_map(|name| Spec::find(name));
             Ok(Reply::Map(known.map(|(_, spec)| documented(spec)).collect()))
         }
-        (b"list", []) => Ok(Reply::Array(COMMANDS.iter().map(|spec| Reply::Word(spec.name)).collect())),
+        (b"list", []) => Ok(names(|_, _| true)),
         (b"list", [filter, kind, name]) if filter.eq_ignore_ascii_case(b"filterby") => {
             let kind = kind.to_ascii_lowercase();
             let category = name.to_ascii_lowercase();
-            let wanted = |spec: &&Spec| match kind.as_slice() {
-                b"pattern" => glob::matches(name, spec.name.as_bytes()),
-                b"aclcat" => categories(spec).iter().any(|of| of.as_bytes() == category),
-                // There are no modules.
-                _ => false,
-            };
             match kind.as_slice() {
-                b"pattern" | b"aclcat" | b"module" => {
-                    let names = COMMANDS.iter().filter(wanted).map(|spec| Reply::Word(spec.name));
-                    Ok(Reply::Array(names.collect()))
-                }
+                b"pattern" => Ok(names(|_, of| glob::matches(name, of.as_bytes()))),
+                b"aclcat" => Ok(names(|spec, _| categories(spec).iter().any(|of| of.as_bytes() == category))),
+                // There are no modules.
+                b"module" => Ok(Reply::Array(Vec::new())),
                 _ => Err(CommandError::Syntax),
             }
         }
         (b"list", _) => Err(CommandError::Syntax),
-        (b"getkeys", [_, ..]) => get_keys(&arguments[2..]),
-        (b"count" | b"getkeys", _) => Err(CommandError::subcommand_arity("command", &lower)),
+        (b"getkeys", command @ [_, ..]) => {
+            let keys = keys_of(command)?.1.into_iter().map(Reply::Bulk);
+            Ok(Reply::Array(keys.collect()))
+        }
+        (b"getkeysandflags", command @ [_, _, ..]) => {
+            let (spec, keys) = keys_of(command)?;
+            let flags = || key_flags(spec, command).iter().copied().map(Reply::Status).collect();
+            let told = keys.into_iter().map(|key| Reply::Array(vec![Reply::Bulk(key), Reply::Set(flags())]));
+            Ok(Reply::Array(told.collect()))
+        }
+        (b"count" | b"getkeys" | b"getkeysandflags", _) => Err(CommandError::subcommand_arity("command", &lower)),
         _ => help::or_unknown("COMMAND", arguments),
     }
 }
 
-fn get_keys(command: &[Bytes]) -> Result<Reply, CommandError> {
+/// Names of commands and of their subcommands that are wanted.
+fn names(wanted: impl Fn(&Spec, &str) -> bool) -> Reply {
+    let mut names = Vec::new();
+    for spec in COMMANDS {
+        let subcommands = subcommands::served(spec.name).map(|subcommand| format!("{}|{subcommand}", spec.name));
+        let all = std::iter::once(spec.name.to_owned()).chain(subcommands);
+        names.extend(all.filter(|name| wanted(spec, name)).map(Reply::Text));
+    }
+    Reply::Array(names)
+}
+
+fn keys_of(command: &[Bytes]) -> Result<(&'static Spec, Vec<Bytes>), CommandError> {
     let (_, spec) = Spec::find(&command[0]).ok_or(CommandError::Fixed("ERR Invalid command specified"))?;
     if spec.keys.first == 0 {
         return Err(CommandError::Fixed("ERR The command has no key arguments"));
@@ -58,7 +74,7 @@ fn get_keys(command: &[Bytes]) -> Result<Reply, CommandError> {
     if !spec.accepts(command.len()) {
         return Err(CommandError::Fixed("ERR Invalid number of arguments specified for command"));
     }
-    Ok(Reply::Array(spec.keys_of(command).map(|key| Reply::Bulk(key.clone())).collect()))
+    Ok((spec, spec.keys_of(command).cloned().collect()))
 }
 
 fn described(spec: &Spec) -> Reply {
@@ -127,32 +143,26 @@ fn key_specification(spec: &Spec) -> Option<Reply> {
     if spec.keys.first == 0 {
         return None;
     }
-    let flags = if spec.access == Access::Write { ["RW", "UPDATE"] } else { ["RO", "ACCESS"] };
-    let last = if spec.keys.last < 0 { -1 } else { 0 };
+    let counted = spec.keys.last == COUNTED_BEFORE;
+    let flags = key_flags(spec, &[]).iter().copied();
     let text = Reply::Word;
+    // The first key, or the number of keys before it.
+    let first = if counted { spec.keys.first - 1 } else { spec.keys.first };
+    let step = (text("keystep"), Reply::count(spec.keys.step));
+    let (kind, places) = if counted {
+        ("keynum", vec![(text("keynumidx"), Reply::Integer(0)), (text("firstkey"), Reply::Integer(1)), step])
+    } else {
+        let last = match spec.keys.last {
+            last if last < 0 => last,
+            last => last - i64::try_from(first).unwrap_or(0),
+        };
+        ("range", vec![(text("lastkey"), Reply::Integer(last)), step, (text("limit"), Reply::Integer(0))])
+    };
+    let search = |kind, places| Reply::Map(vec![(text("type"), text(kind)), (text("spec"), Reply::Map(places))]);
     Some(Reply::Map(vec![
-        (text("flags"), Reply::Set(flags.into_iter().map(Reply::Status).collect())),
-        (
-            text("begin_search"),
-            Reply::Map(vec![
-                (text("type"), text("index")),
-                (text("spec"), Reply::Map(vec![(text("index"), Reply::count(spec.keys.first))])),
-            ]),
-        ),
-        (
-            text("find_keys"),
-            Reply::Map(vec![
-                (text("type"), text("range")),
-                (
-                    text("spec"),
-                    Reply::Map(vec![
-                        (text("lastkey"), Reply::Integer(last)),
-                        (text("keystep"), Reply::count(spec.keys.step)),
-                        (text("limit"), Reply::Integer(0)),
-                    ]),
-                ),
-            ]),
-        ),
+        (text("flags"), Reply::Set(flags.map(Reply::Status).collect())),
+        (text("begin_search"), search("index", vec![(text("index"), Reply::count(first))])),
+        (text("find_keys"), search(kind, places)),
     ]))
 }
 

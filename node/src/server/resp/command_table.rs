@@ -13,6 +13,8 @@ pub(super) enum Id {
     Asking,
     Auth,
     Bitcount,
+    Bitfield,
+    BitfieldRo,
     Bitpos,
     Client,
     Cluster,
@@ -22,6 +24,8 @@ pub(super) enum Id {
     Decr,
     Decrby,
     Del,
+    Delex,
+    Digest,
     Echo,
     Exists,
     Expire,
@@ -41,6 +45,7 @@ pub(super) enum Id {
     Hexists,
     Hget,
     Hgetall,
+    Hgetdel,
     Hincrby,
     Hincrbyfloat,
     Hkeys,
@@ -60,9 +65,12 @@ pub(super) enum Id {
     Keys,
     Lastsave,
     Latency,
+    Lcs,
     Memory,
     Mget,
+    Module,
     Mset,
+    Msetex,
     Object,
     Persist,
     Pexpire,
@@ -162,6 +170,8 @@ const NO_KEYS: Keys = Keys { first: 0, last: 0, step: 0 };
 const ONE_KEY: Keys = Keys { first: 1, last: 1, step: 1 };
 const ALL_ARGUMENTS: Keys = Keys { first: 1, last: -1, step: 1 };
 const COUNTED_KEYS: Keys = Keys { first: 2, last: COUNTED_BEFORE, step: 1 };
+const TWO_KEYS: Keys = Keys { first: 1, last: 2, step: 1 };
+const COUNTED_PAIRS: Keys = Keys { first: 2, last: COUNTED_BEFORE, step: 2 };
 const EVERY_OTHER: Keys = Keys { first: 1, last: -1, step: 2 };
 
 impl Spec {
@@ -186,7 +196,7 @@ impl Spec {
         let Keys { first, last, step } = self.keys;
         let counted = || {
             let count = arguments.get(first.saturating_sub(1)).and_then(|count| integer(count))?;
-            Some(first.saturating_add(usize::try_from(count).ok()?))
+            Some(first.saturating_add(usize::try_from(count).ok()?.saturating_mul(step)))
         };
         let end = match last {
             COUNTED_BEFORE => counted().unwrap_or(0),
@@ -220,6 +230,10 @@ impl Spec {
         }
         if self.needs_no_user() {
             flags.push("no_auth");
+        }
+        // Where its keys are depends on another argument.
+        if self.keys.last == COUNTED_BEFORE {
+            flags.push("movablekeys");
         }
         flags
     }
@@ -261,6 +275,8 @@ pub(super) static COMMANDS: &[Spec] = &[
     row("asking", Id::Asking, 1, LOCAL, "cluster", "Does nothing: every node serves every key."),
     row("auth", Id::Auth, -2, LOCAL, "connection", "Says who the client is."),
     row("bitcount", Id::Bitcount, -2, READ_SLOW, "bitmap", "Counts the bits that are set."),
+    row("bitfield", Id::Bitfield, -2, OWNED, "bitmap", "Reads and writes integers within a string, at the owner."),
+    row("bitfield_ro", Id::BitfieldRo, -2, READ, "bitmap", "Reads integers within a string."),
     row("bitpos", Id::Bitpos, -3, READ_SLOW, "bitmap", "Finds the first bit that is set, or that is not."),
     row("client", Id::Client, -2, LOCAL, "connection", "Tells and sets things about connections."),
     row("cluster", Id::Cluster, -2, LOCAL, "cluster", "Describes the ring in the terms of Redis Cluster."),
@@ -270,6 +286,8 @@ pub(super) static COMMANDS: &[Spec] = &[
     row("decr", Id::Decr, 2, WRITE, "string", "Takes one from a counter."),
     row("decrby", Id::Decrby, 3, WRITE, "string", "Takes a number from a counter."),
     row("del", Id::Del, -2, WRITE_MANY, "generic", "Deletes keys, each for itself."),
+    row("delex", Id::Delex, -2, OWNED, "string", "Deletes a string if it is what the client takes it for, at the owner."),
+    row("digest", Id::Digest, 2, READ, "string", "Returns the hash of a string."),
     row("echo", Id::Echo, 2, LOCAL, "connection", "Returns its argument."),
     row("exists", Id::Exists, -2, READ_MANY, "generic", "Counts those of the keys that exist."),
     row("expire", Id::Expire, -3, WRITE, "generic", "Sets a key's time to live in seconds."),
@@ -289,6 +307,7 @@ pub(super) static COMMANDS: &[Spec] = &[
     row("hexists", Id::Hexists, 3, READ, "hash", "Tells whether a hash has a field."),
     row("hget", Id::Hget, 3, READ, "hash", "Returns the value of a field."),
     row("hgetall", Id::Hgetall, 2, READ_SLOW, "hash", "Returns all fields of a hash and their values."),
+    row("hgetdel", Id::Hgetdel, -5, OWNED, "hash", "Returns fields of a hash and removes them, at the owner."),
     row("hincrby", Id::Hincrby, 4, WRITE, "hash", "Adds to a field as to a counter."),
     row("hincrbyfloat", Id::Hincrbyfloat, 4, OWNED, "hash", "Adds to a field that is a floating point number, at the owner."),
     row("hkeys", Id::Hkeys, 2, READ_SLOW, "hash", "Returns all fields of a hash."),
@@ -308,9 +327,12 @@ pub(super) static COMMANDS: &[Spec] = &[
     row("keys", Id::Keys, 2, WHOLE, "generic", "Returns all keys that match a pattern."),
     row("lastsave", Id::Lastsave, 1, LOCAL, "server", "Returns this node's clock: what was answered is on disk."),
     row("latency", Id::Latency, -2, LOCAL, "server", "Tells of latency events, of which there are none."),
+    row("lcs", Id::Lcs, -3, (Access::Read, TWO_KEYS, false), "string", "Finds what two strings have in common."),
     row("memory", Id::Memory, -2, SECOND, "server", "Tells how large a key is."),
     row("mget", Id::Mget, -2, READ_MANY, "string", "Returns the values of keys."),
+    row("module", Id::Module, -2, LOCAL, "server", "Tells that there are no modules."),
     row("mset", Id::Mset, -3, (Access::Write, EVERY_OTHER, false), "string", "Sets keys, each for itself."),
+    row("msetex", Id::Msetex, -4, (Access::Write, COUNTED_PAIRS, false), "string", "Sets keys and when they expire, each for itself."),
     row("object", Id::Object, -2, SECOND, "generic", "Tells how Redis would keep a key."),
     row("persist", Id::Persist, 2, WRITE, "generic", "Takes away a key's expiry."),
     row("pexpire", Id::Pexpire, -3, WRITE, "generic", "Sets a key's time to live in milliseconds."),

@@ -2,21 +2,22 @@
 
 use super::acl::User;
 use super::clients::Client;
-use super::command_table::{Id, Spec};
+use super::command_table::{Access, Id, Spec};
 use super::error::{CommandError, shown};
 use super::help;
 use super::parse::integer;
 use super::reply::{Protocol, Reply};
 use super::server::Server;
 use super::store::Consistency;
-use super::{annulus, client, cluster, command, config, info, unsupported};
+use super::{acl_command, annulus, client, cluster, command, config, info, latency, slot_keys, unsupported};
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Version of Redis whose commands and replies are followed, told to clients that choose by it.
-pub(super) const REDIS_VERSION: &str = "7.4.0";
+/// Version of Redis whose commands and replies are followed, told to clients that choose by it. Later ones have expiry of
+/// single fields, which is not offered.
+pub(super) const REDIS_VERSION: &str = "7.2.5";
 
 /// What a connection has agreed with its client.
 #[derive(Debug, Default)]
@@ -59,15 +60,25 @@ impl Session {
         silent
     }
 
+    /// From now on the connection is this user's.
+    pub(super) fn become_user(&mut self, user: Option<Arc<User>>, client: &Client) {
+        client.names.lock().user = user.as_ref().map_or_else(String::new, |user| user.name.clone());
+        self.user = user;
+    }
+
     fn speak(&mut self, protocol: Protocol, client: &Client) {
         self.protocol = protocol;
         client.protocol.store(if protocol == Protocol::Resp3 { 3 } else { 2 }, Relaxed);
     }
 }
 
-/// Whether a command that may need the store needs none with these arguments.
+/// Whether a command needs no store with these arguments.
 pub(super) fn answers(spec: &Spec, arguments: &[Bytes]) -> bool {
-    spec.id == Id::Annulus && !(arguments.len() == 3 && arguments[1].eq_ignore_ascii_case(b"get"))
+    match spec.id {
+        Id::Annulus => !(arguments.len() == 3 && arguments[1].eq_ignore_ascii_case(b"get")),
+        Id::Cluster => !slot_keys::reads(arguments),
+        _ => spec.access == Access::None,
+    }
 }
 
 /// Answers a command that touches no key.
@@ -82,11 +93,12 @@ pub(super) fn answer<K: KeyValue>(
         Id::Ping => ping(arguments),
         Id::Echo => Ok(Reply::Bulk(arguments[1].clone())),
         Id::Hello => hello(server, client, session, arguments),
-        Id::Auth => auth(server, session, arguments),
-        Id::Acl => acl(server, session, arguments),
+        Id::Auth => auth(server, client, session, arguments),
+        Id::Acl => acl_command::answer(server, session, arguments),
         Id::Role => Ok(Reply::Array(vec![Reply::Word("master"), Reply::Integer(0), Reply::Array(Vec::new())])),
         Id::Slowlog => server.slow_log.answer(arguments),
-        Id::Latency => latency(arguments),
+        Id::Latency => latency::answer(server, arguments),
+        Id::Module => modules(arguments),
         Id::Function | Id::Script => scripts(spec.name, arguments),
         Id::Lastsave => Ok(Reply::Integer(i64::try_from(server.store.now_ms() / 1000).unwrap_or(i64::MAX))),
         Id::Select => select(&arguments[1]),
@@ -101,7 +113,7 @@ pub(super) fn answer<K: KeyValue>(
         Id::Client => client::answer(server, client, session, arguments),
         Id::Command => command::answer(arguments),
         Id::Cluster => cluster::answer(server, arguments),
-        Id::Config => config::answer(server.store.limits(), arguments),
+        Id::Config => config::answer(server, arguments),
         Id::Info => Ok(info::answer(server, &arguments[1..])),
         Id::Time => Ok(time(server.store.now_ms())),
         Id::Wait => wait(server, arguments),
@@ -156,7 +168,7 @@ fn hello<K: KeyValue>(
              same time",
         ));
     }
-    session.user = user;
+    session.become_user(user, client);
     if let Some(name) = name {
         client.names.lock().name = name;
     }
@@ -179,6 +191,7 @@ const WRONG_PASSWORD: CommandError =
 /// `AUTH [user] password`. A password that nothing checks is refused, lest someone believe that it protects.
 fn auth<K: KeyValue>(
     server: &Server<K>,
+    client: &Client,
     session: &mut Session,
     arguments: &[Bytes],
 ) -> Result<Reply, CommandError> {
@@ -193,50 +206,8 @@ fn auth<K: KeyValue>(
         [_, user, password] => (user, password),
         _ => return Err(CommandError::Syntax),
     };
-    session.user = Some(server.acl.authenticate(user, password).ok_or(WRONG_PASSWORD)?);
+    session.become_user(Some(server.acl.authenticate(user, password).ok_or(WRONG_PASSWORD)?), client);
     Ok(Reply::OK)
-}
-
-/// `ACL WHOAMI | USERS | LIST | CAT`
-fn acl<K: KeyValue>(server: &Server<K>, session: &Session, arguments: &[Bytes]) -> Result<Reply, CommandError> {
-    let subcommand = arguments[1].to_ascii_lowercase();
-    let users = || server.acl.users();
-    Ok(match (subcommand.as_slice(), &arguments[2..]) {
-        (b"whoami", []) => Reply::Text(session.user.as_ref().map_or_else(String::new, |user| user.name.clone())),
-        (b"users", []) => Reply::Array(users().keys().cloned().map(Reply::Text).collect()),
-        (b"list", []) => Reply::Array(users().values().map(|user| Reply::Text(user.line())).collect()),
-        (b"cat", []) => Reply::Array(command::CATEGORIES.iter().copied().map(Reply::Word).collect()),
-        (b"cat", [category]) => {
-            let category = category.to_ascii_lowercase();
-            let known = command::CATEGORIES.iter().any(|known| known.as_bytes() == category);
-            if !known {
-                return Err(CommandError::Fixed("ERR Unknown category"));
-            }
-            command::of_category(&category)
-        }
-        (b"whoami" | b"users" | b"list" | b"cat", _) => {
-            return Err(CommandError::subcommand_arity("acl", &subcommand));
-        }
-        _ => {
-            return Err(CommandError::Unsupported {
-                what: format!("acl {}", shown(arguments.get(1)).to_ascii_lowercase()),
-                reason: "is not offered: users come from the file that the cluster's Secret holds",
-            });
-        }
-    })
-}
-
-/// `LATENCY LATEST | RESET`: events are not monitored, as in Redis unless told otherwise; see the metrics.
-fn latency(arguments: &[Bytes]) -> Result<Reply, CommandError> {
-    let subcommand = arguments[1].to_ascii_lowercase();
-    match subcommand.as_slice() {
-        b"latest" | b"history" => Ok(Reply::Array(Vec::new())),
-        b"reset" => Ok(Reply::Integer(0)),
-        _ => Err(CommandError::Unsupported {
-            what: format!("latency {}", shown(arguments.get(1)).to_ascii_lowercase()),
-            reason: "is not offered: /metrics has histograms of every command",
-        }),
-    }
 }
 
 /// `FUNCTION FLUSH | LIST`, `SCRIPT FLUSH | EXISTS sha1 …`: there are none.
@@ -256,6 +227,18 @@ fn scripts(command: &'static str, arguments: &[Bytes]) -> Result<Reply, CommandE
     }
 }
 
+/// `MODULE LIST`: there are none.
+fn modules(arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    match &arguments[1..] {
+        [list] if list.eq_ignore_ascii_case(b"list") => Ok(Reply::Array(Vec::new())),
+        [subcommand, ..] => Err(CommandError::Unsupported {
+            what: format!("module {}", shown(Some(subcommand)).to_ascii_lowercase()),
+            reason: "is not offered: a node runs no code but its own",
+        }),
+        [] => Err(CommandError::Syntax),
+    }
+}
+
 fn select(database: &Bytes) -> Result<Reply, CommandError> {
     match integer(database).ok_or(CommandError::NotInteger)? {
         0 => Ok(Reply::OK),
@@ -266,7 +249,8 @@ fn select(database: &Bytes) -> Result<Reply, CommandError> {
 }
 
 fn reset<K: KeyValue>(server: &Server<K>, client: &Client, session: &mut Session) -> Reply {
-    *session = Session { user: server.acl.anonymous(), ..Session::default() };
+    *session = Session::default();
+    session.become_user(server.acl.anonymous(), client);
     session.speak(Protocol::Resp2, client);
     client.names.lock().name.clear();
     Reply::Status("RESET")

@@ -6,7 +6,9 @@ use super::reply::Reply;
 use super::server::Server;
 use super::sets::Combination;
 use super::store::{Consistency, Store};
-use super::{annulus, bits, hashes, keys, numbers, object, scan, set, sets, strings, ttl};
+use super::{
+    annulus, bitfield, bits, digest, hashes, keys, lcs, numbers, object, scan, set, sets, slot_keys, strings, ttl,
+};
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
 
@@ -18,10 +20,13 @@ pub(super) async fn execute<K: KeyValue>(
     server: &Server<K>,
     consistency: Consistency,
     spec: &'static Spec,
-    arguments: Vec<Bytes>,
+    arguments: &[Bytes],
 ) -> Reply {
     let store = Store { inner: &server.store, consistency };
-    carry_out(&store, spec, &arguments).await.unwrap_or_else(Reply::from)
+    let walks = matches!(spec.id, Id::Scan | Id::Keys | Id::Randomkey | Id::Flushall | Id::Flushdb | Id::Cluster);
+    // It is never closed, so there always is a turn.
+    let _turn = if walks { server.walks.acquire().await.ok() } else { None };
+    carry_out(&store, spec, arguments).await.unwrap_or_else(Reply::from)
 }
 
 /// Carries out a command that needs no waiting: one that is asked for often, and can be answered from what is here. `None`:
@@ -64,6 +69,10 @@ async fn string<K: KeyValue>(
     let key = &arguments[1];
     match spec.id {
         Id::Mget => strings::mget(store, &arguments[1..]).await,
+        Id::Delex => digest::delex(store, arguments).await,
+        Id::Digest => digest::digest(store, key).await,
+        Id::Lcs => lcs::lcs(store, arguments).await,
+        Id::Msetex => set::msetex(store, arguments).await,
         Id::Mset => strings::mset(store, &arguments[1..]).await,
         Id::Getrange | Id::Substr => strings::getrange(store, arguments).await,
         Id::Strlen => strings::strlen(store, key).await,
@@ -82,6 +91,8 @@ async fn string<K: KeyValue>(
         Id::Getbit => bits::getbit(store, arguments).await,
         Id::Setbit => bits::setbit(store, arguments).await,
         Id::Bitcount => bits::bitcount(store, arguments).await,
+        Id::Bitfield => bitfield::bitfield(store, arguments, false).await,
+        Id::BitfieldRo => bitfield::bitfield(store, arguments, true).await,
         Id::Bitpos => bits::bitpos(store, arguments).await,
         Id::Incrbyfloat => numbers::incrbyfloat(store, arguments).await,
         _ => Err(CommandError::not_served(arguments)),
@@ -117,6 +128,7 @@ async fn of_hash<K: KeyValue>(
         Id::Hmset => hashes::hset(store, spec.name, arguments).await.map(|_| Reply::OK),
         Id::Hsetnx => hashes::hsetnx(store, arguments).await,
         Id::Hdel => hashes::hdel(store, arguments).await,
+        Id::Hgetdel => hashes::hgetdel(store, arguments).await,
         Id::Hget => hashes::hget(store, arguments).await,
         Id::Hstrlen => hashes::hstrlen(store, arguments).await,
         Id::Hexists => hashes::hexists(store, arguments).await,
@@ -158,6 +170,7 @@ async fn of_key<K: KeyValue>(
         Id::Annulus => annulus::get(store, &arguments[2]).await,
         Id::Object => object::object(store, arguments).await,
         Id::Memory => keys::memory(store, arguments).await,
+        Id::Cluster => slot_keys::answer(store.inner, arguments).await,
         Id::Flushall | Id::Flushdb => scan::flush(store, &arguments[1..]).await,
         Id::Randomkey => scan::random_key(store.inner).await,
         _ => Err(CommandError::not_served(arguments)),
@@ -177,7 +190,7 @@ mod tests {
     #[test]
     fn a_command_under_way_takes_little_memory() {
         let execute = |(server, spec): (&'static Server<Coordinator>, &'static Spec)| {
-            execute(server, Consistency::default(), spec, Vec::new())
+            execute(server, Consistency::default(), spec, &[])
         };
         let bytes = bytes_of(execute);
         assert!(bytes <= 2000, "{bytes} bytes are moved for every command, and kept by every connection");

@@ -53,6 +53,24 @@ pub(super) enum CommandError {
         /// Which.
         command: &'static str,
     },
+    /// A kind of connection that does not exist.
+    #[error("ERR Unknown client type '{0}'")]
+    ClientType(String),
+    /// A user that a question is about, and does not exist.
+    #[error("ERR User '{0}' not found")]
+    UserNotFound(String),
+    /// A command that a question is about, and does not exist.
+    #[error("ERR Command '{0}' not found")]
+    CommandNotFound(String),
+    /// A category of commands that does not exist.
+    #[error("ERR Unknown category '{0}'")]
+    UnknownCategory(String),
+    /// A member that does not exist.
+    #[error("ERR Unknown node {0}")]
+    UnknownNode(String),
+    /// A user that does not exist.
+    #[error("ERR No such user '{0}'")]
+    NoSuchUser(String),
     /// An option of EXPIRE that does not exist.
     #[error("ERR Unsupported option {0}")]
     ExpireOption(String),
@@ -85,6 +103,9 @@ pub(super) enum CommandError {
         "ERR CONFIG SET failed (possibly related to argument '{0}') - argument couldn't be parsed into an integer"
     )]
     ConfigNotInteger(&'static str),
+    /// A setting that is set twice at once.
+    #[error("ERR CONFIG SET failed (possibly related to argument '{0}') - duplicate parameter")]
+    ConfigTwice(&'static str),
     /// An option of HELLO that does not exist.
     #[error("ERR Syntax error in HELLO option '{0}'")]
     HelloOption(String),

@@ -1,12 +1,14 @@
 //! Hashes: HSET, HGET, HGETALL and the like.
 
 use super::error::CommandError;
+use super::parse::integer;
 use super::reply::Reply;
 use super::sets::{PartScan, count_to_draw, draw};
-use super::store::{Found, Store};
+use super::store::{ATTEMPTS_MAX, Found, Store};
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
 use dynamo::object::{Change, Kind};
+use std::collections::HashSet;
 
 /// `HSET key field value [field value …]` and `HMSET`
 pub(super) async fn hset<K: KeyValue>(
@@ -32,6 +34,37 @@ pub(super) async fn hsetnx<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes
 pub(super) async fn hdel<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
     let change = Change::RemoveFields(arguments[2..].to_vec());
     Ok(Reply::Integer(store.number(&arguments[1], change).await?))
+}
+
+/// `HGETDEL key FIELDS numfields field [field …]`: read, and remove what was read if all of it is still so.
+pub(super) async fn hgetdel<K: KeyValue>(
+    store: &Store<'_, K>,
+    arguments: &[Bytes],
+) -> Result<Reply, CommandError> {
+    if !arguments[2].eq_ignore_ascii_case(b"fields") {
+        return Err(CommandError::Fixed("ERR Mandatory argument FIELDS is missing or not at the right position"));
+    }
+    let count = integer(&arguments[3]).and_then(|count| usize::try_from(count).ok()).filter(|&count| count > 0);
+    let count = count.ok_or(CommandError::Fixed("ERR Number of fields must be a positive integer"))?;
+    let fields = &arguments[4..];
+    if fields.len() != count {
+        return Err(CommandError::Fixed("ERR The `numfields` parameter must match the number of arguments"));
+    }
+    for _ in 0..ATTEMPTS_MAX {
+        let found = store.read(&arguments[1]).await?;
+        let hash = found.of_kind(Kind::Hash)?;
+        let value = |field: &Bytes| hash.and_then(|hash| hash.field(field));
+        let taken: Vec<(Bytes, Option<Bytes>)> =
+            fields.iter().map(|field| (field.clone(), value(field))).collect();
+        let there = taken.iter().any(|(_, value)| value.is_some());
+        if !there || store.number(&arguments[1], Change::TakeFields(taken.clone())).await? == 1 {
+            // What is named twice is gone the second time.
+            let mut told = HashSet::new();
+            let once = taken.into_iter().map(|(field, value)| value.filter(|_| told.insert(field)));
+            return Ok(Reply::Array(once.map(|value| value.map_or(Reply::Null, Reply::Bulk)).collect()));
+        }
+    }
+    Err(CommandError::Contended)
 }
 
 /// `HGET key field`

@@ -5,7 +5,27 @@ use super::reply::Reply;
 use bytes::Bytes;
 
 /// Subcommands and what they do, by command.
-const TOPICS: [(&str, &[&str]); 6] = [
+const TOPICS: [(&str, &[&str]); 9] = [
+    (
+        "ACL",
+        &[
+            "WHOAMI, USERS, LIST, GETUSER <name>, CAT [<category>]",
+            "    Who may do what, by the file of users.",
+            "DRYRUN <name> <command> [<arg> ...]",
+            "    Whether a user may carry out a command.",
+            "GENPASS [<bits>]",
+            "    A random password.",
+        ],
+    ),
+    (
+        "CLUSTER",
+        &[
+            "SLOTS, SHARDS, NODES, INFO, MYID, MYSHARDID, REPLICAS <node-id>",
+            "    The ring in the terms of Redis Cluster.",
+            "KEYSLOT <key>, COUNTKEYSINSLOT <slot>, GETKEYSINSLOT <slot> <count>",
+            "    Hash slots and the keys in them, from wherever they are.",
+        ],
+    ),
     (
         "COMMAND",
         &[
@@ -13,8 +33,8 @@ const TOPICS: [(&str, &[&str]); 6] = [
             "    The commands that are served here.",
             "LIST [FILTERBY <MODULE <name>|ACLCAT <category>|PATTERN <pattern>>]",
             "    Their names.",
-            "GETKEYS <command>",
-            "    The keys of a command.",
+            "GETKEYS <command>, GETKEYSANDFLAGS <command>",
+            "    The keys of a command, and what it does to them.",
         ],
     ),
     (
@@ -23,10 +43,21 @@ const TOPICS: [(&str, &[&str]); 6] = [
             "GET <pattern> [<pattern> ...]",
             "    Settings that clients ask for.",
             "SET <name> <value> [<name> <value> ...]",
-            "    Accepted where it changes nothing.",
+            "    SLOWLOG's settings of this node; others are accepted where it changes nothing.",
+            "RESETSTAT",
+            "    Begins this node's statistics anew.",
         ],
     ),
     ("FUNCTION", &["FLUSH, LIST", "    There are no functions."]),
+    (
+        "LATENCY",
+        &[
+            "HISTOGRAM [<command> ...]",
+            "    How long commands took on this node.",
+            "LATEST, HISTORY <event>, RESET [<event> ...]",
+            "    Events are not monitored.",
+        ],
+    ),
     ("MEMORY", &["USAGE <key> [SAMPLES <count>]", "    Bytes of a key and its object, at one replica."]),
     (
         "OBJECT",

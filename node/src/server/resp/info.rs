@@ -7,7 +7,6 @@ use super::server::Server;
 use crate::coordinator::{KeyValue, Overview};
 use bytes::Bytes;
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// `INFO [section …]`
 pub(super) fn answer<K: KeyValue>(server: &Server<K>, wanted: &[Bytes]) -> Reply {
@@ -15,26 +14,27 @@ pub(super) fn answer<K: KeyValue>(server: &Server<K>, wanted: &[Bytes]) -> Reply
         [&b"all"[..], b"default", b"everything"].iter().any(|name| wanted.eq_ignore_ascii_case(name))
     };
     let whole = wanted.is_empty() || wanted.iter().any(all);
-    // By default Redis leaves this one out, since it is long.
-    let counted = wanted.iter().any(|wanted| {
-        [&b"all"[..], b"everything", b"commandstats"].iter().any(|name| wanted.eq_ignore_ascii_case(name))
-    });
     let overview = server.store.overview();
     let mut text = String::new();
-    for (name, fields) in sections(server, &overview) {
-        if !whole && !wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(name.as_bytes())) {
-            continue;
-        }
-        // Writing to a string cannot fail.
+    let mut section = |name: &str, lines: String| {
         let separator = if text.is_empty() { "" } else { "\r\n" };
-        let _ = write!(text, "{separator}# {name}\r\n");
-        for (field, value) in fields {
-            let _ = write!(text, "{field}:{value}\r\n");
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{separator}# {name}\r\n{lines}");
+    };
+    let asked = |names: &[&str]| {
+        wanted.iter().any(|wanted| names.iter().any(|name| wanted.eq_ignore_ascii_case(name.as_bytes())))
+    };
+    for (name, fields) in sections(server, &overview) {
+        if whole || asked(&[name]) {
+            section(name, fields.iter().map(|(field, value)| format!("{field}:{value}\r\n")).collect());
         }
     }
-    if counted {
-        let separator = if text.is_empty() { "" } else { "\r\n" };
-        let _ = write!(text, "{separator}# Commandstats\r\n{}", server.metrics.command_stats());
+    if whole || asked(&["errorstats"]) {
+        section("Errorstats", server.errors.lines());
+    }
+    // By default Redis leaves this one out, since it is long.
+    if asked(&["all", "everything", "commandstats"]) {
+        section("Commandstats", server.metrics.command_stats());
     }
     Reply::Verbatim(text)
 }
@@ -68,6 +68,7 @@ fn identity<K: KeyValue>(server: &Server<K>, overview: &Overview) -> Fields {
         ("process_id", std::process::id().to_string()),
         ("run_id", node_id(overview.incarnation)),
         ("tcp_port", port(server, overview).to_string()),
+        ("server_time_usec", (server.store.now_ms() * 1000).to_string()),
         ("uptime_in_seconds", uptime_seconds.to_string()),
         ("uptime_in_days", (uptime_seconds / 86_400).to_string()),
     ]
@@ -83,10 +84,12 @@ fn clients<K: KeyValue>(server: &Server<K>) -> Fields {
 }
 
 fn memory(client_bytes: usize) -> Fields {
-    let resident_bytes = resident_bytes().unwrap_or(0).to_string();
+    let resident_bytes = resident_bytes().unwrap_or(0);
     vec![
-        ("used_memory", resident_bytes.clone()),
-        ("used_memory_rss", resident_bytes),
+        ("used_memory", resident_bytes.to_string()),
+        ("used_memory_human", human(resident_bytes)),
+        ("used_memory_rss", resident_bytes.to_string()),
+        ("used_memory_rss_human", human(resident_bytes)),
         // The data is on disk: there is no limit at which keys would be evicted.
         ("mem_clients_normal", client_bytes.to_string()),
         ("maxmemory", String::from("0")),
@@ -104,13 +107,16 @@ fn persistence<K: KeyValue>(server: &Server<K>) -> Fields {
 }
 
 fn counters<K: KeyValue>(server: &Server<K>) -> Fields {
-    let metrics = &server.metrics;
+    let totals = server.metrics.totals();
     vec![
-        ("total_connections_received", metrics.accepted.load(Relaxed).to_string()),
-        ("total_commands_processed", metrics.commands().to_string()),
-        ("total_net_input_bytes", metrics.bytes_in.load(Relaxed).to_string()),
-        ("total_net_output_bytes", metrics.bytes_out.load(Relaxed).to_string()),
-        ("rejected_connections", metrics.turned_away.load(Relaxed).to_string()),
+        ("total_connections_received", totals.accepted.to_string()),
+        ("total_commands_processed", totals.commands.to_string()),
+        ("total_net_input_bytes", totals.bytes_in.to_string()),
+        ("total_net_output_bytes", totals.bytes_out.to_string()),
+        ("rejected_connections", totals.turned_away.to_string()),
+        // Nothing is evicted for want of memory.
+        ("evicted_keys", String::from("0")),
+        ("total_error_replies", server.errors.total().to_string()),
     ]
 }
 
@@ -163,6 +169,16 @@ fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = status.split(' ').nth(1)?.parse().ok()?;
     Some(pages * 4096)
+}
+
+/// Bytes as Redis writes them for people.
+fn human(bytes: u64) -> String {
+    let units = [("G", 30), ("M", 20), ("K", 10)];
+    let unit = units.into_iter().find(|(_, power)| bytes >> power > 0);
+    unit.map_or_else(
+        || format!("{bytes}B"),
+        |(unit, power)| format!("{:.2}{unit}", bytes as f64 / f64::from(1u32 << power)),
+    )
 }
 
 /// Processor time of this process, where the system tells.

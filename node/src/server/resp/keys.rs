@@ -4,10 +4,11 @@ use super::dispatch::OPERATIONS_MAX;
 use super::error::{CommandError, shown};
 use super::help;
 use super::reply::Reply;
+use super::several::read_each;
 use super::store::{Store, kind_name};
 use crate::coordinator::{KeyValue, RequestError, Written};
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use std::collections::HashSet;
 
 /// `DEL key [key …]`: each deleted for itself. When one fails, others may have been deleted.
@@ -29,10 +30,13 @@ pub(super) async fn delete<K: KeyValue>(store: &Store<'_, K>, keys: &[Bytes]) ->
 
 /// `EXISTS key [key …]`: a key named twice counts twice.
 pub(super) async fn exists<K: KeyValue>(store: &Store<'_, K>, keys: &[Bytes]) -> Result<Reply, CommandError> {
-    let read = async |key: Bytes| Ok::<_, RequestError>(store.read(&key).await?.visible().is_some());
-    let reads = stream::iter(keys.to_vec()).map(read).buffer_unordered(OPERATIONS_MAX);
-    let found = reads.try_fold(0, async |found, there| Ok(found + i64::from(there)));
-    Ok(Reply::Integer(found.await?))
+    let mut there = 0;
+    read_each(store, keys.iter(), |_, found| {
+        there += i64::from(found.visible().is_some());
+        Ok(())
+    })
+    .await?;
+    Ok(Reply::Integer(there))
 }
 
 /// `TYPE key`

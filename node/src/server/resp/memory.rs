@@ -37,16 +37,31 @@ impl Memory {
         }
     }
 
+    /// What one connection may hold at present, in bytes.
+    fn room_bytes(&self) -> usize {
+        let free = self.bytes_max.saturating_sub(self.held_bytes.load(Relaxed));
+        LEAST_BYTES.max(free / PART)
+    }
+
     /// Whether a connection that holds so much may take on more.
     pub(super) fn has_room(&self, held_bytes: usize) -> bool {
-        let free = self.bytes_max.saturating_sub(self.held_bytes.load(Relaxed));
-        held_bytes <= LEAST_BYTES.max(free / PART)
+        held_bytes <= self.room_bytes()
     }
 
     /// Whether a connection that holds nothing may take on this much. However large it is, it may where little is held.
     pub(super) fn has_room_for_one(&self, bytes: usize) -> bool {
         let held = self.held_bytes.load(Relaxed);
         bytes <= LEAST_BYTES || held + bytes <= self.bytes_max || held <= self.bytes_max / 2
+    }
+
+    /// What the request of a connection may take that holds so much already. However large, where little is held; and
+    /// requests alone leave a quarter of all memory to those that ask for less.
+    pub(super) fn room_for_request(&self, own_bytes: usize) -> usize {
+        let others = self.held_bytes.load(Relaxed).saturating_sub(own_bytes);
+        if others <= self.bytes_max / 4 {
+            return usize::MAX;
+        }
+        self.room_bytes().max((self.bytes_max / 4 * 3).saturating_sub(others))
     }
 
     /// Takes the size of a reply into account.
@@ -93,6 +108,8 @@ mod tests {
         assert!(memory.has_room(0), "a newcomer is served");
         assert!(memory.has_room_for_one(100) && !memory.has_room_for_one(64 << 20));
         assert!(held.iter().max().unwrap() - held.iter().min().unwrap() <= 128 << 10, "all the same");
+        assert!(memory.room_for_request(0) <= 1 << 20, "nor for a large request");
+        assert!(memory.room_for_request(memory.held_bytes()) > 1 << 30, "unless it is all its own");
         held.into_iter().for_each(|bytes| memory.change(bytes, 0));
         assert_eq!(memory.held_bytes(), 0);
         assert!(memory.has_room_for_one(1 << 30), "one may have what is never more than it asks for");

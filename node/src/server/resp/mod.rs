@@ -5,17 +5,22 @@
 //! replies in order. Each family of commands is a file.
 
 mod acl;
+mod acl_command;
 mod annulus;
+mod bitfield;
 mod bits;
 mod client;
+mod client_filter;
 mod clients;
 mod cluster;
 mod command;
 mod command_table;
 mod config;
 mod connection;
+mod digest;
 mod dispatch;
 mod error;
+mod error_counts;
 #[cfg(test)]
 mod fuzz;
 mod glob;
@@ -24,7 +29,10 @@ mod help;
 mod in_flight;
 mod info;
 mod inline;
+mod key_access;
 mod keys;
+mod latency;
+mod lcs;
 mod memory;
 mod numbers;
 mod object;
@@ -37,9 +45,12 @@ mod scan;
 mod server;
 mod set;
 mod sets;
+mod several;
+mod slot_keys;
 mod slow_log;
 mod store;
 mod strings;
+mod subcommands;
 mod ttl;
 mod under_way;
 mod unsupported;

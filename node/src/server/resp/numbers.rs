@@ -75,7 +75,9 @@ pub(super) async fn hincrbyfloat<K: KeyValue>(
     arguments: &[Bytes],
 ) -> Result<Reply, CommandError> {
     let (key, field) = (&arguments[1], &arguments[2]);
-    number(&arguments[3]).ok_or(CommandError::Fixed(NOT_FLOAT))?;
+    if !number(&arguments[3]).ok_or(CommandError::Fixed(NOT_FLOAT))?.is_finite() {
+        return Err(CommandError::Fixed("ERR value is NaN or Infinity"));
+    }
     for _ in 0..ATTEMPTS_MAX {
         let found = store.read(key).await?;
         let expected = found.of_kind(dynamo::object::Kind::Hash)?.and_then(|hash| hash.field(field));

@@ -13,6 +13,9 @@ const LINE_BYTES_MAX: usize = 64 << 10;
 /// Longest argument that is skipped with an error; a longer one ends the connection. In bytes, as in Redis.
 const SKIP_BYTES_MAX: i64 = 512 << 20;
 
+/// Besides its bytes an argument takes this: its place while it is read, then the slice. In bytes.
+pub(super) const ARGUMENT_BYTES: usize = size_of::<Range<usize>>() + size_of::<Bytes>();
+
 /// What is taken of a client that has not said who it is, as in Redis.
 const UNAUTHENTICATED_ARGUMENTS_MAX: i64 = 10;
 const UNAUTHENTICATED_ARGUMENT_BYTES_MAX: usize = 16 << 10;
@@ -41,6 +44,12 @@ pub(super) enum Oversize {
         bytes: usize,
         /// The limit.
         bytes_max: usize,
+    },
+    /// All that clients may hold together is held by others.
+    #[error("OVERLOADED other clients hold so much that there is no memory for a request of {bytes} bytes")]
+    NoRoom {
+        /// What it would take.
+        bytes: usize,
     },
     /// All arguments together.
     #[error("ERR command too large (over {bytes_max} bytes, the most a connection may have unanswered)")]
@@ -99,6 +108,8 @@ pub(super) struct RequestParser {
     oversize: Option<Oversize>,
     /// Bytes still to be dropped.
     skip: usize,
+    /// What the request under way may take; what takes more is dropped as it comes in.
+    pub(super) room_bytes: usize,
     /// Whether the client has said who it is; as long as it has not, little is taken from it.
     pub(super) authenticated: bool,
 }
@@ -127,6 +138,7 @@ impl RequestParser {
             arguments: Vec::new(),
             oversize: None,
             skip: 0,
+            room_bytes: usize::MAX,
             authenticated: true,
         }
     }
@@ -165,6 +177,11 @@ impl RequestParser {
     /// How many bytes more the argument under way needs, beyond those in the buffer.
     pub(super) fn bytes_wanted(&self, input: &BytesMut) -> usize {
         self.bulk.map_or(0, |length| (self.position + length + 2).saturating_sub(input.len()))
+    }
+
+    /// Bytes that the request under way takes or has announced, with the places of its arguments.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.position + self.bulk.unwrap_or(0) + self.arguments.len() * ARGUMENT_BYTES
     }
 
     /// Whether a request has begun and not ended.
@@ -228,17 +245,19 @@ impl RequestParser {
         if !self.authenticated && length > UNAUTHENTICATED_ARGUMENT_BYTES_MAX {
             return Err(ProtocolError::UnauthenticatedBulkLength);
         }
+        self.bulk = Some(length);
         let Bounds { argument_bytes_max, request_bytes_max, .. } = self.bounds;
         if length > argument_bytes_max {
             self.oversize = Some(Oversize::Argument { bytes: length, bytes_max: argument_bytes_max });
         } else if self.oversize.is_none() && self.position + length > request_bytes_max {
             self.oversize = Some(Oversize::Request { bytes_max: request_bytes_max });
+        } else if self.oversize.is_none() && self.held_bytes() > self.room_bytes {
+            self.oversize = Some(Oversize::NoRoom { bytes: self.held_bytes() });
         }
         if self.oversize.is_some() {
+            self.bulk = None;
             self.drop_parsed(input);
             self.skip = length + 2;
-        } else {
-            self.bulk = Some(length);
         }
         Ok(true)
     }

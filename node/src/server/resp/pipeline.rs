@@ -4,13 +4,13 @@
 //! client that does not take its replies, or sends more than can be carried out, is not read from until it does.
 
 use super::clients::Client;
-use super::command_table::{Access, COMMANDS, Spec};
+use super::command_table::{Access, COMMANDS, Id, Spec};
 use super::connection::{self, Session};
 use super::dispatch;
 use super::error::CommandError;
 use super::in_flight::{KeysInFlight, Touched};
 use super::output::Output;
-use super::parse::{Request, RequestParser};
+use super::parse::{ARGUMENT_BYTES, Request, RequestParser};
 use super::patience::{Patience, Stall};
 use super::reply::{Protocol, Reply};
 use super::server::Server;
@@ -25,6 +25,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -48,13 +49,15 @@ where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let limits = server.store.limits();
+    let mut session = Session::default();
+    session.become_user(server.acl.anonymous(), client);
     let mut connection = Connection {
         io,
         server,
         client,
         input: BytesMut::new(),
         parser: RequestParser::new(limits),
-        session: Session { user: server.acl.anonymous(), ..Session::default() },
+        session,
         read_bytes: READ_BYTES_MIN,
         waiting: None,
         keys: KeysInFlight::default(),
@@ -77,7 +80,10 @@ where
     };
     let mut running = pin!(UnderWay::new());
     let start = |number: u64, consistency, spec: &'static Spec, arguments: Vec<Bytes>| async move {
-        (number, dispatch::execute(server, consistency, spec, arguments).await)
+        let since = Instant::now();
+        let reply = dispatch::execute(server, consistency, spec, &arguments).await;
+        server.slow_log.note(spec, &arguments, since.elapsed(), || server.store.now_ms(), client);
+        (number, reply)
     };
     std::future::poll_fn(|cx| connection.poll(cx, running.as_mut(), &start)).await?;
     // The client may be gone already, which is no error of ours.
@@ -296,7 +302,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             progressed = true;
             if let Some(reply) = dispatch::execute_now(self.server, consistency, spec, &arguments) {
                 self.keys.end(&touched, spec.access);
-                self.account(index, since, reply.is_error());
+                self.account_here(index, &arguments, since, reply.is_error());
                 self.hold(reply.bytes(), spec.access);
                 self.due(State::Ready(reply));
                 continue;
@@ -314,6 +320,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     fn parse(&mut self, progressed: &mut bool) -> Option<Parsed> {
         while self.reading != Reading::Closed && self.may_start() {
             self.parser.authenticated = self.session.user.is_some();
+            self.parser.room_bytes = self.server.memory.room_for_request(self.counted_bytes);
             let (arguments, bytes) = match self.parser.next(&mut self.input) {
                 Ok(None) => return None,
                 Ok(Some(Request::Command { arguments, bytes })) => (arguments, bytes),
@@ -332,7 +339,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 self.refuse(CommandError::not_served(&arguments).into());
                 continue;
             };
-            if !spec.accepts(arguments.len()) || (spec.keys.step == 2 && arguments.len().is_multiple_of(2)) {
+            if !spec.accepts(arguments.len()) || (spec.id == Id::Mset && arguments.len().is_multiple_of(2)) {
                 self.reject(index, CommandError::Arity(spec.name.to_owned()));
                 continue;
             }
@@ -341,9 +348,10 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 continue;
             }
             self.client.last_command.store(index, Relaxed);
-            if spec.access != Access::None && !connection::answers(spec, &arguments) {
+            if !connection::answers(spec, &arguments) {
                 let touched = self.keys.touched(spec, &arguments);
                 let consistency = self.session.consistency;
+                let bytes = bytes + arguments.len() * ARGUMENT_BYTES;
                 return Some(Parsed { index, spec, arguments, bytes, touched, consistency });
             }
             self.answer_at_once(index, spec, &arguments);
@@ -363,9 +371,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         let since = Instant::now();
         let reply = connection::answer(self.server, self.client, &mut self.session, spec, arguments);
         let reply = reply.unwrap_or_else(Reply::from);
-        if let Some(counters) = self.server.metrics.resp(index) {
-            counters.record(since.elapsed(), reply.is_error());
-        }
+        self.account_here(index, arguments, since, reply.is_error());
         if self.session.quit {
             self.reading = Reading::Closed;
         }
@@ -388,6 +394,9 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     }
 
     fn due(&mut self, state: State) {
+        if let State::Ready(reply) = &state {
+            self.server.note_error(reply);
+        }
         let silent = self.session.take_silence();
         self.replies.push_back(Due { protocol: self.session.protocol, silent, state });
     }
@@ -397,6 +406,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         let Some(due) = self.replies.get_mut(place) else { return };
         let reply_bytes = reply.bytes();
         let failed = reply.is_error();
+        self.server.note_error(&reply);
         let State::Running { index, access, touched, bytes, since } =
             std::mem::replace(&mut due.state, State::Ready(reply))
         else {
@@ -421,14 +431,20 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         self.server.memory.replied(reply_bytes);
     }
 
-    /// Counts a command that has ended.
-    fn account(&self, index: usize, since: Instant, failed: bool) {
+    /// Counts a command that has ended, and tells how long it took.
+    fn account(&self, index: usize, since: Instant, failed: bool) -> Duration {
         let took = since.elapsed();
         if let Some(counters) = self.server.metrics.resp(index) {
             counters.record(took, failed);
         }
-        let name = || self.client.names.lock().name.clone();
-        self.server.slow_log.note(COMMANDS[index].name, took, || self.server.store.now_ms(), name);
+        took
+    }
+
+    /// The same of one that ran here, whose arguments are at hand.
+    fn account_here(&self, index: usize, arguments: &[Bytes], since: Instant, failed: bool) {
+        let took = self.account(index, since, failed);
+        let now_ms = || self.server.store.now_ms();
+        self.server.slow_log.note(&COMMANDS[index], arguments, took, now_ms, self.client);
     }
 
     /// Moves the replies whose turn has come to the output.
@@ -486,9 +502,18 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
 
     /// Tells the server what this connection holds.
     fn count(&mut self) {
-        let holds = self.untaken() + self.request_bytes + self.input.capacity();
+        let input = self.input.capacity().max(self.parser.held_bytes());
+        let holds = self.untaken() + self.request_bytes + input;
         self.server.memory.change(self.counted_bytes, holds);
         self.counted_bytes = holds;
+        let told = &self.client.holds;
+        told.input_bytes.store(self.input.len(), Relaxed);
+        told.input_room_bytes.store(self.input.capacity(), Relaxed);
+        told.request_bytes.store(self.request_bytes, Relaxed);
+        told.output_bytes.store(self.output.bytes() + self.held_bytes, Relaxed);
+        told.received_bytes.store(self.received, Relaxed);
+        told.sent_bytes.store(self.sent, Relaxed);
+        told.commands.store(self.first + self.replies.len() as u64, Relaxed);
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

@@ -13,25 +13,29 @@ use super::reply::Reply;
 use super::store::{Store, kind_name};
 use crate::coordinator::{KeyValue, RequestError};
 use bytes::{BufMut, Bytes, BytesMut};
-use dynamo::object::Object;
+use dynamo::object::Kind;
 use dynamo::ring::RingView;
 use dynamo::token::{Token, first_token};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 /// Tokens of a block, as a power of two. No partition is smaller: 2^50 tokens make a hash slot.
 const BLOCK_BITS: u32 = 11;
+/// Hash slots, as a power of two.
+const SLOT_BITS: u32 = 14;
 /// First number that is no block.
 const BLOCK_END: u64 = 1 << (64 - BLOCK_BITS);
 /// Keys that SCAN looks for unless told otherwise, as in Redis.
 const COUNT_DEFAULT: usize = 10;
 /// Most keys that one SCAN looks for.
-const COUNT_MAX: usize = 10_000;
+pub(super) const COUNT_MAX: usize = 10_000;
 /// Most keys that one SCAN looks at before it returns fewer than it was asked for, because most of them were deleted.
 const LOOKED_AT_MAX: usize = 1000;
 /// Most partitions that one SCAN looks into: those of a nearly empty cluster.
 const PARTITIONS_MAX: u32 = 512;
 /// Most partitions looked into at once.
 const PARTITIONS_AT_ONCE_MAX: u32 = 32;
+/// About as much is looked at once, in bytes.
+const AT_ONCE_BYTES: usize = 4 << 20;
 
 /// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
 pub(super) async fn scan<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<Reply, CommandError> {
@@ -43,8 +47,8 @@ pub(super) async fn scan<K: KeyValue>(store: &K, arguments: &[Bytes]) -> Result<
     let (mut next, mut count) = (Some(cursor), options.count);
     while let Some(from) = next {
         let page = walk(store, &view, from, count, PARTITIONS_MAX).await?;
-        found.extend(page.live_keys(store.now_ms(), options.pattern, options.kind));
-        let here = page.items.iter().filter(|(_, object)| object.live_at(store.now_ms())).count();
+        found.extend(page.live_keys(options.pattern, options.kind));
+        let here = page.items.iter().filter(|item| item.kind.is_some()).count();
         live += here;
         looked_at += page.items.len();
         next = page.next;
@@ -66,7 +70,7 @@ pub(super) async fn keys<K: KeyValue>(store: &K, pattern: &Bytes) -> Result<Repl
     let (mut found, mut bytes, mut block) = (Vec::new(), 0, Some(0));
     while let Some(from) = block {
         let page = walk(store, &view, from, COUNT_MAX, PARTITIONS_MAX).await?;
-        let keys = page.live_keys(store.now_ms(), Some(pattern), None);
+        let keys = page.live_keys(Some(pattern), None);
         bytes += keys.iter().map(Reply::bytes).sum::<usize>();
         if bytes > bytes_max {
             return Err(CommandError::ReplyTooLarge { bytes_max });
@@ -86,7 +90,7 @@ pub(super) async fn random_key<K: KeyValue>(store: &K) -> Result<Reply, CommandE
         let mut block = Some(first);
         while let Some(from) = block {
             let page = walk(store, &view, from, 1, PARTITIONS_MAX).await?;
-            if let Some(key) = page.live_keys(store.now_ms(), None, None).into_iter().next() {
+            if let Some(key) = page.live_keys(None, None).into_iter().next() {
                 return Ok(key);
             }
             block = page.next;
@@ -113,8 +117,8 @@ pub(super) async fn flush<K: KeyValue>(store: &Store<'_, K>, options: &[Bytes]) 
     let mut block = Some(0);
     while let Some(from) = block {
         let page = walk(store.inner, &view, from, COUNT_MAX, PARTITIONS_MAX).await?;
-        let live = page.items.iter().filter(|(_, object)| object.live_at(store.now_ms()));
-        let keys: Vec<Bytes> = live.map(|(key, _)| key.clone()).collect();
+        let live = page.items.into_iter().filter(|item| item.kind.is_some());
+        let keys = live.map(|item| item.key);
         let mut deletes = stream::iter(keys).map(|key| store.bury(key)).buffer_unordered(OPERATIONS_MAX);
         while deletes.try_next().await?.is_some() {}
         block = page.next;
@@ -151,30 +155,37 @@ impl<'a> ScanOptions<'a> {
 }
 
 /// A part of a walk.
-struct Page {
-    items: Vec<(Bytes, Object)>,
+pub(super) struct Page {
+    pub(super) items: Vec<Item>,
     /// Block to go on with; `None`: this was the end of the ring.
-    next: Option<u64>,
+    pub(super) next: Option<u64>,
+}
+
+/// A key that a walk came by. What it holds is not kept: it can be large.
+pub(super) struct Item {
+    pub(super) key: Bytes,
+    /// `None`: it was deleted or has expired.
+    kind: Option<Kind>,
 }
 
 impl Page {
-    fn live_keys(&self, now_ms: u64, pattern: Option<&Bytes>, kind: Option<&Bytes>) -> Vec<Reply> {
+    /// Those of its keys that can be read, match, and are of a type.
+    pub(super) fn live_keys(&self, pattern: Option<&Bytes>, kind: Option<&Bytes>) -> Vec<Reply> {
         let matching = |key: &Bytes| pattern.is_none_or(|pattern| glob::matches(pattern, key));
-        let of_kind = |object: &Object| {
-            let visible = object.visible(now_ms);
-            visible.is_some_and(|visible| {
-                kind.is_none_or(|kind| kind.eq_ignore_ascii_case(kind_name(visible.kind).as_bytes()))
+        let of_kind = |found: Option<Kind>| {
+            found.is_some_and(|found| {
+                kind.is_none_or(|kind| kind.eq_ignore_ascii_case(kind_name(found).as_bytes()))
             })
         };
-        let live = self.items.iter().filter(|(key, object)| matching(key) && of_kind(object));
-        live.map(|(key, _)| Reply::Bulk(key.clone())).collect()
+        let live = self.items.iter().filter(|item| of_kind(item.kind) && matching(&item.key));
+        live.map(|item| Reply::Bulk(item.key.clone())).collect()
     }
 }
 
 /// Walks from a block on until about `count` keys are found or `partitions_max` partitions looked into.
 ///
-/// Where partitions turn out empty, twice as many are looked into at once the next time.
-async fn walk<K: KeyValue>(
+/// Where partitions turn out nearly empty, twice as many are looked into at once the next time.
+pub(super) async fn walk<K: KeyValue>(
     store: &K,
     view: &RingView,
     mut block: u64,
@@ -191,9 +202,10 @@ async fn walk<K: KeyValue>(
         let parts = stream::iter((first..end).zip(starts));
         let mut parts =
             parts.map(|(partition, from)| part(store, view, partition, from, left)).buffered(width as usize);
-        let mut partition = first;
+        let (mut partition, mut bytes) = (first, 0);
         while let Some(part) = parts.try_next().await? {
             items.extend(part.items);
+            bytes += part.bytes;
             partition += 1;
             let next =
                 part.next.or_else(|| (partition < view.count().get()).then(|| first_block(view, partition)));
@@ -206,37 +218,64 @@ async fn walk<K: KeyValue>(
             }
         }
         visited += end - first;
-        width = (width * 2).min(PARTITIONS_AT_ONCE_MAX);
+        let wider = bytes <= AT_ONCE_BYTES / 2;
+        width = if wider { (width * 2).min(PARTITIONS_AT_ONCE_MAX) } else { (width / 2).max(1) };
     }
     Ok(Page { items, next: Some(block) })
 }
 
-/// About `count` keys of one partition from a block on; `next` is `None` when the partition is at its end.
+/// What a walk found in one partition.
+struct Part {
+    items: Vec<Item>,
+    /// Of all that was looked at.
+    bytes: usize,
+    /// Block to go on with; `None`: the partition is at its end.
+    next: Option<u64>,
+}
+
+/// About `count` keys of one partition from a block on.
 async fn part<K: KeyValue>(
     store: &K,
     view: &RingView,
     partition: u32,
     from: u64,
     count: usize,
-) -> Result<Page, RequestError> {
+) -> Result<Part, RequestError> {
     let block_of = |key: &[u8]| view.token(key).0 >> BLOCK_BITS;
     let mut after = (from > first_block(view, partition)).then(|| just_before(from));
-    let mut items = Vec::new();
+    let (mut items, mut bytes) = (Vec::new(), 0);
     loop {
         // One more than asked for: the last block of a page may go on in the next one, so it is left for that.
         let page = store.scan(partition, after, count + 1).await?;
-        items.extend(page.items.into_iter().filter(|(key, _)| block_of(key) >= from));
-        let Some(next) = page.next else { return Ok(Page { items, next: None }) };
-        if let Some((last, _)) = items.last() {
-            let last = block_of(last);
-            let complete = items.partition_point(|(key, _)| block_of(key) < last);
+        let now_ms = store.now_ms();
+        bytes += page.items.iter().map(|(key, object)| key.len() + object.encoded_len()).sum::<usize>();
+        let wanted = page.items.iter().filter(|(key, _)| block_of(key) >= from);
+        // A slice of a page would keep all of it.
+        items.extend(wanted.map(|(key, object)| Item {
+            key: Bytes::copy_from_slice(key),
+            kind: object.visible(now_ms).map(|visible| visible.kind),
+        }));
+        let Some(next) = page.next else { return Ok(Part { items, bytes, next: None }) };
+        if let Some(last) = items.last() {
+            let last = block_of(&last.key);
+            let complete = items.partition_point(|item| block_of(&item.key) < last);
             if complete > 0 {
                 items.truncate(complete);
-                return Ok(Page { items, next: Some(last) });
+                return Ok(Part { items, bytes, next: Some(last) });
             }
         }
         after = Some(next);
     }
+}
+
+/// Number of the block that a hash slot begins with.
+pub(super) fn first_block_of_slot(slot: u16) -> u64 {
+    u64::from(slot) << (64 - SLOT_BITS - BLOCK_BITS)
+}
+
+/// The hash slot that a token is in.
+pub(super) fn slot_of(token: Token) -> u16 {
+    u16::try_from(token.0 >> (64 - SLOT_BITS)).unwrap_or(u16::MAX)
 }
 
 fn first_block(view: &RingView, partition: u32) -> u64 {

@@ -2,10 +2,13 @@
 
 use super::acl::Acl;
 use super::clients::Clients;
+use super::error_counts::ErrorCounts;
 use super::memory::Memory;
+use super::reply::Reply;
 use super::slow_log::SlowLog;
 use super::{cluster, pipeline};
 use crate::coordinator::KeyValue;
+use crate::net::BoxedIo;
 use crate::server::metrics::{FrontMetrics, Metrics};
 use futures::{Stream, StreamExt};
 use std::io;
@@ -13,7 +16,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a client may take to read its last replies when the server ends.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Most walks along the ring at once; each connection has one at most, and the others wait.
+const WALKS_MAX: usize = 16;
 
 /// What all connections of a server share.
 pub(super) struct Server<K> {
@@ -36,10 +43,23 @@ pub(super) struct Server<K> {
     pub(super) acl: Acl,
     /// Commands that took long.
     pub(super) slow_log: SlowLog,
+    /// Errors answered, by their first word.
+    pub(super) errors: ErrorCounts,
     /// What its connections hold.
     pub(super) memory: Arc<Memory>,
+    /// Those who walk along the ring: each looks at much at once.
+    pub(super) walks: Semaphore,
     /// When the server started, in milliseconds since 1970.
     pub(super) started_ms: u64,
+}
+
+impl<K> Server<K> {
+    /// Counts a reply if it is an error.
+    pub(super) fn note_error(&self, reply: &Reply) {
+        if let Reply::Error(text) = reply {
+            self.errors.note(text);
+        }
+    }
 }
 
 /// Serves RESP on every connection that comes in, until `shutdown` is cancelled or `incoming` ends.
@@ -48,16 +68,17 @@ pub(super) struct Server<K> {
 /// and answered, then the connections close; those that take longer than a request may take are cut. An error of
 /// `incoming` is logged and the next connection awaited: pausing when there are no file descriptors left is the
 /// listener's business.
-pub async fn serve<K, I, IO>(incoming: I, store: K, metrics: Metrics, shutdown: CancellationToken)
+pub async fn serve<K, I>(incoming: I, store: K, metrics: Metrics, shutdown: CancellationToken)
 where
     K: KeyValue,
-    I: Stream<Item = io::Result<IO>>,
-    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    I: Stream<Item = io::Result<BoxedIo>>,
 {
     let server = Arc::new(Server {
         started_ms: store.now_ms(),
         acl: Acl::open(store.limits().redis.acl_file.as_deref()),
         slow_log: SlowLog::default(),
+        errors: ErrorCounts::default(),
+        walks: Semaphore::new(WALKS_MAX),
         memory: Arc::new(Memory::new(store.limits().client_bytes_max)),
         store,
         clients: Arc::default(),
@@ -89,13 +110,9 @@ where
     }
 }
 
-fn accept<K, IO>(server: &Arc<Server<K>>, connections: &mut JoinSet<()>, mut io: IO)
-where
-    K: KeyValue,
-    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+fn accept<K: KeyValue>(server: &Arc<Server<K>>, connections: &mut JoinSet<()>, mut io: BoxedIo) {
     let connections_max = server.store.limits().connections_max;
-    let Some(entry) = server.clients.enter(server.store.now_ms(), connections_max) else {
+    let Some(entry) = server.clients.enter(io.ends(), server.store.now_ms(), connections_max) else {
         server.metrics.turned_away.fetch_add(1, Relaxed);
         // Those who wait for their refusal are bounded too; beyond that the connection is just closed.
         if connections.len() < connections_max.saturating_mul(2) {

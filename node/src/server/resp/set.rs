@@ -1,36 +1,65 @@
-//! SET and its older forms, GETDEL.
+//! SET and its older forms, MSETEX, GETDEL.
 
+use super::digest::{Only, replace_if};
+use super::dispatch::OPERATIONS_MAX;
 use super::error::CommandError;
 use super::parse::integer;
 use super::reply::Reply;
 use super::store::Store;
+use super::unsupported;
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
 use dynamo::object::{Change, Condition, Expiry, Outcome};
+use futures::stream::{self, StreamExt};
+use std::collections::HashMap;
 
-/// `SET key value [NX | XX | IFEQ value | IFNE value] [GET] [EX seconds | PX milliseconds | EXAT seconds |
+/// `SET key value [NX | XX | IFEQ value | IFNE value | IFDEQ digest | IFDNE digest] [GET] [EX seconds | PX milliseconds | EXAT seconds |
 /// PXAT milliseconds | KEEPTTL]`
 pub(super) async fn set<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
     let options = SetOptions::parse(&arguments[3..])?;
-    let expiry = match options.expiry {
-        Some(Given::Time { number, unit_ms, absolute }) => {
-            Expiry::At(Some(expires_at("set", number, unit_ms, absolute, store.now_ms())?))
-        }
-        Some(Given::Keep) => Expiry::Keep,
-        None => Expiry::At(None),
-    };
+    let expiry = options.expiry("set", store.now_ms())?;
     let (key, value) = (&arguments[1], arguments[2].clone());
-    if let (Expiry::At(expires_at_ms), Condition::Always, false) = (expiry, &options.only, options.get) {
+    if let (Expiry::At(expires_at_ms), None, false) = (expiry, &options.only, options.get) {
         store.overwrite(key.clone(), value, expires_at_ms).await?;
         return Ok(Reply::OK);
     }
-    let change = Change::Replace { bytes: Some(value), expiry, only: options.only, read: options.get };
+    let only = options.only.unwrap_or(Only::If(Condition::Always));
     // Boxed, so that the usual SET, which does not come here, is no larger for it.
-    Ok(match Box::pin(store.change(key, change)).await? {
+    let replaced = Box::pin(replace_if(store, key, Some(value), expiry, only, options.get));
+    Ok(match replaced.await? {
         Outcome::Replaced { before, .. } if options.get => before.map_or(Reply::Null, Reply::Bulk),
         Outcome::Replaced { done: true, .. } => Reply::OK,
         _ => Reply::Null,
     })
+}
+
+/// `MSETEX numkeys key value [key value …] [EX seconds | PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]`:
+/// each written for itself. When one fails, others may have been written.
+pub(super) async fn msetex<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
+    let count = integer(&arguments[1]).and_then(|count| usize::try_from(count).ok()).filter(|&count| count > 0);
+    let count = count.ok_or(CommandError::Fixed("ERR invalid numkeys value"))?;
+    let end = count.checked_mul(2).and_then(|words| words.checked_add(2)).filter(|&end| end <= arguments.len());
+    let end = end.ok_or(CommandError::Fixed("ERR wrong number of key-value pairs"))?;
+    let options = SetOptions::parse(&arguments[end..])?;
+    if options.only.is_some() || options.get {
+        return Err(CommandError::Unsupported { what: String::from("msetex"), reason: unsupported::TOGETHER });
+    }
+    let expiry = options.expiry("msetex", store.now_ms())?;
+    let pairs: HashMap<Bytes, Bytes> =
+        arguments[2..end].chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+    let write = async |(key, value): (Bytes, Bytes)| match expiry {
+        Expiry::At(expires_at_ms) => {
+            store.overwrite(key, value, expires_at_ms).await.map(drop).map_err(CommandError::from)
+        }
+        Expiry::Keep => {
+            let change = Change::Replace { bytes: Some(value), expiry, only: Condition::Always, read: false };
+            store.change(&key, change).await.map(drop)
+        }
+    };
+    let results: Vec<Result<(), CommandError>> =
+        stream::iter(pairs).map(write).buffer_unordered(OPERATIONS_MAX).collect().await;
+    results.into_iter().collect::<Result<(), CommandError>>()?;
+    Ok(Reply::Integer(1))
 }
 
 /// `GETSET key value`
@@ -110,39 +139,37 @@ enum Given {
 #[derive(Debug)]
 struct SetOptions {
     expiry: Option<Given>,
-    only: Condition,
+    only: Option<Only>,
     get: bool,
 }
 
 impl SetOptions {
     fn parse(arguments: &[Bytes]) -> Result<Self, CommandError> {
-        let mut options = Self { expiry: None, only: Condition::Always, get: false };
+        let mut options = Self { expiry: None, only: None, get: false };
+        let mut time = None;
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
-            let unconditional = options.only == Condition::Always;
-            let (unit_ms, absolute) = match argument.to_ascii_lowercase().as_slice() {
+            let name = argument.to_ascii_lowercase();
+            let (unit_ms, absolute) = match name.as_slice() {
                 b"get" => {
                     options.get = true;
                     continue;
                 }
-                b"keepttl" if options.expiry.is_none() => {
+                b"keepttl" if time.is_none() => {
                     options.expiry = Some(Given::Keep);
                     continue;
                 }
-                b"nx" if unconditional || options.only == Condition::Absent => {
-                    options.only = Condition::Absent;
+                b"nx" => {
+                    options.require(Only::If(Condition::Absent))?;
                     continue;
                 }
-                b"xx" if unconditional || options.only == Condition::Present => {
-                    options.only = Condition::Present;
+                b"xx" => {
+                    options.require(Only::If(Condition::Present))?;
                     continue;
                 }
-                b"ifeq" if unconditional => {
-                    options.only = Condition::Equal(arguments.next().ok_or(CommandError::Syntax)?.clone());
-                    continue;
-                }
-                b"ifne" if unconditional => {
-                    options.only = Condition::Different(arguments.next().ok_or(CommandError::Syntax)?.clone());
+                b"ifeq" | b"ifne" | b"ifdeq" | b"ifdne" => {
+                    let value = arguments.next().filter(|_| options.only.is_none()).ok_or(CommandError::Syntax)?;
+                    options.only = Only::of_value(&name, value).transpose()?;
                     continue;
                 }
                 b"ex" => (1000, false),
@@ -151,10 +178,30 @@ impl SetOptions {
                 b"pxat" => (1, true),
                 _ => return Err(CommandError::Syntax),
             };
-            let number = arguments.next().filter(|_| options.expiry.is_none()).ok_or(CommandError::Syntax)?;
+            let free = options.expiry.is_none() && time.is_none();
+            time = Some((arguments.next().filter(|_| free).ok_or(CommandError::Syntax)?, unit_ms, absolute));
+        }
+        if let Some((number, unit_ms, absolute)) = time {
             let number = integer(number).ok_or(CommandError::NotInteger)?;
             options.expiry = Some(Given::Time { number, unit_ms, absolute });
         }
         Ok(options)
+    }
+
+    fn expiry(&self, command: &'static str, now_ms: u64) -> Result<Expiry, CommandError> {
+        Ok(match self.expiry {
+            Some(Given::Time { number, unit_ms, absolute }) => {
+                Expiry::At(Some(expires_at(command, number, unit_ms, absolute, now_ms)?))
+            }
+            Some(Given::Keep) => Expiry::Keep,
+            None => Expiry::At(None),
+        })
+    }
+
+    fn require(&mut self, only: Only) -> Result<(), CommandError> {
+        match self.only.replace(only.clone()) {
+            Some(before) if before != only => Err(CommandError::Syntax),
+            _ => Ok(()),
+        }
     }
 }

@@ -1,15 +1,14 @@
 //! Sets: SADD, SREM, SMEMBERS and the like.
 
-use super::dispatch::OPERATIONS_MAX;
 use super::error::CommandError;
 use super::glob;
 use super::parse::integer;
 use super::reply::Reply;
+use super::several::read_each;
 use super::store::{ATTEMPTS_MAX, Found, Store};
 use crate::coordinator::KeyValue;
 use bytes::Bytes;
-use dynamo::object::{Change, Kind};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use dynamo::object::{Change, Kind, Visible};
 use std::collections::BTreeSet;
 
 /// Most members that are drawn with repetition at once.
@@ -236,25 +235,32 @@ async fn combine<K: KeyValue>(
     combination: Combination,
 ) -> Result<BTreeSet<Bytes>, CommandError> {
     let bytes_max = store.limits().connection_reply_bytes_max;
-    let keys = stream::iter(keys.to_vec());
-    let reads = keys.map(|key| async move { store.read(&key).await });
-    let found: Vec<Found> = reads.buffered(OPERATIONS_MAX).try_collect().await?;
-    let mut sets = Vec::with_capacity(found.len());
-    let mut bytes = 0;
-    for found in &found {
-        let members = members(found)?;
-        bytes += members.iter().map(Bytes::len).sum::<usize>();
-        if bytes > bytes_max {
-            return Err(CommandError::ReplyTooLarge { bytes_max });
+    let Some((first, others)) = keys.split_first() else { return Ok(BTreeSet::new()) };
+    // A slice would keep all of the set that it is a part of.
+    let own = |member: &Bytes| Bytes::copy_from_slice(member);
+    let mut combined: BTreeSet<Bytes> = members(&store.read(first).await?)?.iter().map(own).collect();
+    let mut bytes: usize = combined.iter().map(Bytes::len).sum();
+    // In what order the others come makes no difference, and none counts twice.
+    let others: BTreeSet<&Bytes> = others.iter().collect();
+    read_each(store, others.into_iter(), |_, found| {
+        let set = found.of_kind(Kind::Set)?;
+        let has = |member: &Bytes| set.is_some_and(|set| set.has_member(member));
+        match combination {
+            Combination::Intersection => combined.retain(has),
+            Combination::Difference => combined.retain(|member| !has(member)),
+            Combination::Union => {
+                for member in set.iter().flat_map(Visible::members) {
+                    if !combined.contains(member) {
+                        bytes += member.len();
+                        combined.insert(own(member));
+                    }
+                }
+            }
         }
-        sets.push(BTreeSet::from_iter(members));
-    }
-    let combined = sets.into_iter().reduce(|so_far, set| match combination {
-        Combination::Intersection => so_far.into_iter().filter(|member| set.contains(member)).collect(),
-        Combination::Union => so_far.into_iter().chain(set).collect(),
-        Combination::Difference => so_far.into_iter().filter(|member| !set.contains(member)).collect(),
-    });
-    Ok(combined.unwrap_or_default())
+        if bytes > bytes_max { Err(CommandError::ReplyTooLarge { bytes_max }) } else { Ok(()) }
+    })
+    .await?;
+    Ok(combined)
 }
 
 fn members(found: &Found) -> Result<Vec<Bytes>, CommandError> {

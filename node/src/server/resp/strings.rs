@@ -4,11 +4,12 @@ use super::dispatch::OPERATIONS_MAX;
 use super::error::CommandError;
 use super::parse::integer;
 use super::reply::Reply;
+use super::several::read_each;
 use super::store::Store;
 use crate::coordinator::{KeyValue, RequestError};
 use bytes::Bytes;
 use dynamo::object::Change;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use std::collections::HashMap;
 
 /// `GET key`
@@ -19,16 +20,15 @@ pub(super) async fn get<K: KeyValue>(store: &Store<'_, K>, key: &Bytes) -> Resul
 /// `MGET key [key …]`: each read for itself; one that cannot be read fails the command. What is no string is nothing.
 pub(super) async fn mget<K: KeyValue>(store: &Store<'_, K>, keys: &[Bytes]) -> Result<Reply, CommandError> {
     let bytes_max = store.limits().connection_reply_bytes_max;
-    let read = async |key: Bytes| Ok::<_, RequestError>(store.read(&key).await?.string().unwrap_or_default());
-    let mut values = stream::iter(keys.to_vec()).map(read).buffered(OPERATIONS_MAX);
-    let (mut replies, mut bytes) = (Vec::with_capacity(keys.len()), 0);
-    while let Some(value) = values.try_next().await? {
-        bytes += value.as_ref().map_or(0, Bytes::len);
-        if bytes > bytes_max {
-            return Err(CommandError::ReplyTooLarge { bytes_max });
+    let (mut replies, mut bytes) = (vec![Reply::Null; keys.len()], 0);
+    read_each(store, keys.iter(), |place, found| {
+        if let Ok(Some(value)) = found.string() {
+            bytes += value.len();
+            replies[place] = Reply::Bulk(value);
         }
-        replies.push(value.map_or(Reply::Null, Reply::Bulk));
-    }
+        if bytes > bytes_max { Err(CommandError::ReplyTooLarge { bytes_max }) } else { Ok(()) }
+    })
+    .await?;
     Ok(Reply::Array(replies))
 }
 

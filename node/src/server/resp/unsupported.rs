@@ -20,17 +20,17 @@ struct Family {
 const MANY_KEYS: &str = "reads and writes several keys in one step; there is no place where all of them could be read \
                          and written at once";
 
+/// What a condition on several keys is told.
+pub(super) const TOGETHER: &str = "NX and XX test several keys in one step; there is no place where all of them could be read and written at once";
+
 /// What a script is told.
 pub(super) const SCRIPTS: &str =
     "runs a script; there is no single place where all its keys could be read and written at once";
 
 static FAMILIES: &[Family] = &[
+    Family { names: "msetnx rename renamenx copy smove sdiffstore sinterstore sunionstore", reason: MANY_KEYS },
     Family {
-        names: "msetex msetnx rename renamenx copy smove sdiffstore sinterstore sunionstore",
-        reason: MANY_KEYS,
-    },
-    Family {
-        names: "bitfield bitop pfadd pfmerge delex",
+        names: "bitop pfadd pfmerge",
         reason: "reads and writes in one step, and that is offered for a few commands only: \
                  see SET NX, APPEND, INCRBYFLOAT",
     },
@@ -42,7 +42,7 @@ static FAMILIES: &[Family] = &[
     Family {
         names: "blmove blmpop blpop brpop brpoplpush lindex linsert llen lmove lmpop lpop lpos lpush lpushx \
                 lrange lrem lset ltrim rpop rpoplpush rpush rpushx sort sort_ro hexpire hexpireat hexpiretime \
-                hgetdel hgetex hpersist hpexpire hpexpireat hpexpiretime hpttl hsetex httl bzmpop bzpopmax \
+                hgetex hpersist hpexpire hpexpireat hpexpiretime hpttl hsetex httl bzmpop bzpopmax \
                 bzpopmin zadd zcard zcount zdiff zdiffstore zincrby zinter zintercard zinterstore zlexcount \
                 zmpop zmscore zpopmax zpopmin zrandmember zrange zrangebylex zrangebyscore zrangestore zrank \
                 zrem zremrangebylex zremrangebyrank zremrangebyscore zrevrange zrevrangebylex zrevrangebyscore \
@@ -53,19 +53,14 @@ static FAMILIES: &[Family] = &[
                 vinfo vlinks vrandmember vrem vsetattr vsim",
         reason: "works on a type that Annulus does not have: it has strings, counters, sets and hashes",
     },
-    Family {
-        names: "bitfield_ro lcs",
-        reason: "is not offered; read the values and look into them where you are",
-    },
     Family { names: "eval eval_ro evalsha evalsha_ro fcall fcall_ro", reason: SCRIPTS },
     Family {
         names: "psubscribe publish pubsub punsubscribe spublish ssubscribe subscribe sunsubscribe unsubscribe",
         reason: "is a message and no data; Annulus stores keys and values only",
     },
     Family {
-        names: "bgrewriteaof bgsave debug dump failover migrate module monitor move psync \
-                replconf replicaof restore restore-asking save shutdown slaveof swapdb sync lolwut \
-               ",
+        names: "bgrewriteaof bgsave debug dump failover migrate monitor move psync \
+                replconf replicaof restore restore-asking save shutdown slaveof swapdb sync lolwut",
         reason: "belongs to how a Redis server is run; Annulus is run by its operator \
                  and tells about itself in INFO, /metrics and /ui",
     },
