@@ -205,6 +205,19 @@ impl Placement {
         holders
     }
 
+    /// Whether the other list may only serve reads once this member has said that it has what it needs: it is new, and
+    /// has to copy the partition; or the list gets shorter, so that of the w members that have a write too few may stay.
+    /// Then those who stay compare with the others first. (Where as many come as go this is not needed: each newcomer
+    /// has met enough of the old list to have the write in the place of one that goes.)
+    #[must_use]
+    pub fn is_to_sync(&self, index: MemberIndex) -> bool {
+        let filling = self.also.as_ref().filter(|also| also.phase == Phase::Filling);
+        filling.is_some_and(|also| {
+            let shorter = also.list.len() < self.preference.len();
+            also.list.contains(&index) && (shorter || !self.preference.contains(&index))
+        })
+    }
+
     /// Whether the two placements send reads and writes to the same members, whatever the order.
     #[must_use]
     pub fn same_lists(&self, other: &Self) -> bool {

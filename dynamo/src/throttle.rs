@@ -2,13 +2,16 @@
 //! 1989), with the delay that clients notice as the sign of congestion (as in LEDBAT, RFC 6817).
 //!
 //! Each node watches how long its clients' requests take, in windows of a fraction of a second, and compares with what
-//! is usual while nothing is copied. Whoever copies goes by the worse of its own pressure and its sources'.
+//! is usual while nothing is copied. Whoever copies goes by the worse of its own pressure and its sources'. While none of
+//! them has clients there is nothing to hold back for; the rate that clients are known to bear is kept for when they come.
 
 use std::time::Duration;
 
-/// Latency while copying ÷ latency while not, up to which copying does not hold back.
+/// Latency while copying ÷ latency while not, from which on copying is slowed down.
 pub const PRESSURE_MAX: f64 = 1.5;
-/// Windows with fewer requests say nothing.
+/// And from which on it is not sped up any more.
+const PRESSURE_ENOUGH: f64 = 1.2;
+/// Fewer requests have no 99th percentile to speak of: their windows are taken together.
 pub const SAMPLES_MIN: u64 = 32;
 /// Part of the difference that a window moves what is usual by.
 const LEARN: f64 = 1.0 / 8.0;
@@ -27,7 +30,8 @@ impl Pressure {
     /// were copied to or from the node meanwhile.
     pub fn window(&mut self, p99: Duration, samples: u64, copying: bool) {
         if samples < SAMPLES_MIN {
-            self.now = 0.0;
+            // Whoever is there may feel anything, but there is no sign of it.
+            self.now = if samples == 0 { 0.0 } else { 1.0 };
             return;
         }
         let p99 = p99.as_secs_f64().max(UNNOTICED);
@@ -50,17 +54,18 @@ impl Pressure {
 /// The rate at which a node copies, in bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Throttle {
+    /// For as long as clients are there.
     rate: f64,
     least: f64,
     most: f64,
+    /// Nobody is there to notice.
+    alone: bool,
 }
 
-/// Rate that a node begins with, in bytes a second.
-const FIRST: f64 = (8 << 20) as f64;
+/// Rate that a node begins with beside clients, in bytes a second. Many nodes may begin at once, on one machine even.
+const FIRST: f64 = (2 << 20) as f64;
 /// Each window without pressure adds this much.
-const ADDED: f64 = (2 << 20) as f64;
-/// Each window without clients multiplies by this: the first window of a client finds the rate back soon enough.
-const NOBODY: f64 = 4.0;
+const ADDED: f64 = (1 << 20) as f64;
 /// Each window with pressure leaves this part.
 const LEFT: f64 = 0.6;
 /// However much clients feel, copying goes on at this rate: a move that never ends protects nobody.
@@ -69,34 +74,57 @@ const LEAST: f64 = (1 << 20) as f64;
 const MOST: f64 = (4_u64 << 30) as f64;
 
 impl Throttle {
-    /// Never faster than `bytes_per_second_max`, if that is given.
+    /// Never faster than `bytes_per_second_max`, if that is given. `alone`: whether nobody is there to notice.
     #[must_use]
-    pub fn new(bytes_per_second_max: Option<u64>) -> Self {
+    pub fn new(bytes_per_second_max: Option<u64>, alone: bool) -> Self {
         #[allow(clippy::cast_precision_loss, reason = "a rate need not be exact")]
         let most = bytes_per_second_max.filter(|&most| most > 0).map_or(MOST, |most| (most as f64).min(MOST));
-        Self { rate: FIRST.min(most), least: LEAST.min(most), most }
+        Self { rate: FIRST.min(most), least: LEAST.min(most), most, alone }
     }
 
     /// A window is over; `pressure` is the highest of those concerned.
     pub fn adjust(&mut self, pressure: f64) {
+        self.alone = pressure <= 0.0;
         let rate = match pressure {
             pressure if pressure > PRESSURE_MAX => self.rate * LEFT,
-            0.0 => self.rate * NOBODY,
+            pressure if pressure > PRESSURE_ENOUGH || self.alone => self.rate,
             _ => self.rate + ADDED,
         };
         self.rate = rate.clamp(self.least, self.most);
     }
 
-    /// The rate in bytes a second.
+    /// A client has come: it is not made to wait until the window is over.
+    pub fn heed(&mut self) {
+        self.alone = false;
+    }
+
+    /// Whether nobody is there to notice.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    /// The rate in bytes a second: what was found to be borne, or as fast as it goes while nobody is there.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        self.rate
+        if self.alone { self.most } else { self.rate }
     }
 
     /// How long this many bytes take at the rate.
     #[must_use]
     pub fn time_for(&self, bytes: u64) -> Duration {
         #[allow(clippy::cast_precision_loss, reason = "pages are small")]
-        Duration::from_secs_f64(bytes as f64 / self.rate)
+        Duration::from_secs_f64(bytes as f64 / self.rate())
     }
+}
+
+/// Part of a move that may be on its way at once. A node that dies meanwhile is sent no more than that again.
+const UNDER_WAY_PART: u64 = 160;
+const UNDER_WAY_MIN: u64 = 512 << 10;
+const UNDER_WAY_MAX: u64 = 32 << 20;
+
+/// How many bytes may be asked for and not yet be durable, of about so many that are to be copied to a node.
+#[must_use]
+pub fn under_way_max(move_bytes: u64) -> u64 {
+    (move_bytes / UNDER_WAY_PART).clamp(UNDER_WAY_MIN, UNDER_WAY_MAX)
 }

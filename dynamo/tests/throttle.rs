@@ -1,6 +1,6 @@
 //! The rate of copying, beside clients whose latency goes up with it.
 
-use dynamo::throttle::{PRESSURE_MAX, Pressure, Throttle};
+use dynamo::throttle::{PRESSURE_MAX, Pressure, Throttle, under_way_max};
 use std::time::Duration;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -13,7 +13,7 @@ fn p99(rate: f64) -> Duration {
 
 #[test]
 fn copying_settles_where_clients_feel_little_of_it() {
-    let (mut pressure, mut throttle) = (Pressure::default(), Throttle::new(None));
+    let (mut pressure, mut throttle) = (Pressure::default(), Throttle::new(None, false));
     for _ in 0..50 {
         pressure.window(p99(0.0), 1000, false);
     }
@@ -32,27 +32,50 @@ fn copying_settles_where_clients_feel_little_of_it() {
 }
 
 #[test]
-fn with_nobody_there_it_goes_as_fast_as_it_may() {
-    let mut throttle = Throttle::new(None);
-    let mut nobody = Pressure::default();
-    for _ in 0..50 {
-        nobody.window(Duration::from_secs(1), 3, true);
-        throttle.adjust(nobody.get());
-    }
-    assert!(throttle.rate() > 1000.0 * MIB);
-    let mut bounded = Throttle::new(Some(10 << 20));
+fn with_nobody_there_it_goes_as_fast_as_it_may_and_the_first_client_finds_it_slow() {
+    let mut throttle = Throttle::new(None, false);
+    assert!(throttle.rate() < 4.0 * MIB && !throttle.is_alone());
+    let mut pressure = Pressure::default();
+    pressure.window(Duration::ZERO, 0, true);
+    throttle.adjust(pressure.get());
+    assert!(throttle.rate() > 1000.0 * MIB && throttle.is_alone());
+    throttle.heed();
+    assert!(throttle.rate() < 4.0 * MIB, "before the window is over");
+    // However few clients there are, they are somebody.
+    throttle.adjust(0.0);
+    pressure.window(Duration::from_secs(1), 3, true);
+    throttle.adjust(pressure.get());
+    assert!(throttle.rate() < 8.0 * MIB);
+    let mut bounded = Throttle::new(Some(10 << 20), true);
     bounded.adjust(0.0);
     assert!(bounded.time_for(10 << 20) >= Duration::from_secs(1));
 }
 
 #[test]
+fn what_clients_bear_is_remembered_while_nobody_is_there() {
+    let mut throttle = Throttle::new(None, true);
+    for _ in 0..20 {
+        throttle.adjust(1.0);
+    }
+    let borne = throttle.rate();
+    for _ in 0..20 {
+        throttle.adjust(0.0);
+    }
+    throttle.adjust(1.3);
+    assert!(
+        (throttle.rate() - borne).abs() < 1.0,
+        "neither sped up nor slowed down where clients begin to feel it"
+    );
+}
+
+#[test]
 fn it_never_stops() {
-    let mut throttle = Throttle::new(None);
+    let mut throttle = Throttle::new(None, false);
     for _ in 0..200 {
         throttle.adjust(100.0);
     }
     assert!(throttle.rate() >= MIB / 2.0);
-    let mut slow = Throttle::new(Some(1000));
+    let mut slow = Throttle::new(Some(1000), false);
     slow.adjust(100.0);
     assert!((slow.rate() - 1000.0).abs() < 1.0);
 }
@@ -70,4 +93,13 @@ fn what_is_usual_is_learned_even_while_copying() {
     pressure.window(Duration::from_micros(100), 100, true);
     pressure.window(Duration::from_micros(900), 100, true);
     assert!((pressure.get() - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn less_than_a_hundredth_of_a_move_is_on_its_way_unless_it_is_small() {
+    for mebibytes in [64, 225, 1000, 4000, 1_000_000] {
+        let bytes = mebibytes << 20;
+        assert!(under_way_max(bytes) <= bytes / 100, "{mebibytes}");
+    }
+    assert!(under_way_max(0) > 0 && under_way_max(u64::MAX) <= 32 << 20, "bounded both ways");
 }

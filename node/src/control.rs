@@ -2,6 +2,8 @@
 
 use crate::coordinator::Coordinator;
 use crate::node::Parts;
+use crate::replica::Replica;
+use crate::ring_state::Installed;
 use annulus_proto::v1::control_server::{Control as ControlApi, ControlServer};
 use annulus_proto::v1::{
     GetRingRequest, GetRingResponse, InstallRingRequest, InstallRingResponse, Moved, NodeStatus, StatusRequest,
@@ -77,6 +79,7 @@ fn status(parts: &Parts, coordinator: &Coordinator) -> NodeStatus {
         moved: Some(Moved { since: pulls.moved.since, bytes: pulls.moved.bytes, items: pulls.moved.items }),
         keys: stored.live,
         bytes: stored.bytes,
+        serving_bytes: installed.as_ref().map_or(0, |installed| serving_bytes(installed, &parts.replica)),
         keys_owned: coordinator.keys_owned(),
         disk_bytes_free: disk.bytes_free,
         disk_bytes_total: disk.bytes_total,
@@ -92,6 +95,15 @@ fn status(parts: &Parts, coordinator: &Coordinator) -> NodeStatus {
         copying_partitions: clamp(pulls.copying),
         copying_error: pulls.last_error.unwrap_or_default(),
     }
+}
+
+/// Bytes of the partitions whose effective list names this node.
+fn serving_bytes(installed: &Installed, replica: &Replica) -> u64 {
+    let serves = |partition| {
+        let placement = installed.view.placement(partition);
+        installed.me.is_some_and(|me| placement.is_some_and(|placement| placement.preference.contains(&me)))
+    };
+    replica.counters().sum(installed.view.count(), serves).bytes
 }
 
 fn clamp(count: usize) -> u32 {

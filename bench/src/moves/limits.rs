@@ -8,18 +8,16 @@ use std::time::Instant;
 
 const BLOCK_BYTES: usize = 1 << 20;
 const BLOCKS: usize = 512;
-/// Blocks between two syncs, as many bytes as a node commits at once when it has much to commit.
-const BLOCKS_A_SYNC: usize = 4;
 
-/// Bytes a second that a file takes with a sync every few mebibytes.
-pub(super) fn disk(directory: &Path) -> anyhow::Result<f64> {
+/// Bytes a second that a file takes with a sync every so many mebibytes.
+pub(super) fn disk(directory: &Path, mebibytes_a_sync: usize) -> anyhow::Result<f64> {
     let block = noise();
     let path = directory.join("limit");
     let mut file = File::create(&path)?;
     let began = Instant::now();
     for number in 1..=BLOCKS {
         file.write_all(&block)?;
-        if number % BLOCKS_A_SYNC == 0 {
+        if number % mebibytes_a_sync == 0 {
             file.sync_data()?;
         }
     }

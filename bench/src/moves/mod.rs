@@ -42,6 +42,20 @@ pub struct Arguments {
     /// Parts to run: changes, rate, deaths.
     #[arg(long, value_delimiter = ',', default_values_t = ["changes", "rate", "deaths"].map(String::from))]
     only: Vec<String>,
+    /// Changes, one run of a ring after the other: nodes/n that it begins with, then what it is changed to.
+    #[arg(long, value_delimiter = ',', default_values_t = [
+        "3/3 4/3 3/3 6/3 5/3 5/5 5/3", "10/3 7/3",
+    ].map(String::from))]
+    changes: Vec<String>,
+}
+
+/// Nodes and replicas, as `nodes/n`.
+fn sizes(text: &str) -> anyhow::Result<Vec<(usize, u8)>> {
+    let size = |size: &str| {
+        let (nodes, n) = size.split_once('/').context("a size is nodes/n")?;
+        anyhow::Ok((nodes.parse()?, n.parse()?))
+    };
+    text.split_whitespace().map(size).collect::<anyhow::Result<_>>().with_context(|| format!("reading {text:?}"))
 }
 
 /// Runs all parts and prints what they came to.
@@ -58,9 +72,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 println!(
                     "change         moved MiB   minimum  moved/min  seconds   MiB/s  p99 before  p99 during  failed"
                 );
-                let first: [(usize, u8); 6] = [(4, 3), (3, 3), (6, 3), (5, 3), (5, 5), (5, 3)];
-                changes(arguments, &directory, &keys, 3, &first)?;
-                changes(arguments, &directory.join("ten"), &keys, 10, &[(7, 3)])?;
+                for (number, of_ring) in arguments.changes.iter().enumerate() {
+                    let sizes = sizes(of_ring)?;
+                    changes(arguments, &directory.join(number.to_string()), &keys, &sizes)?;
+                }
             }
             "rate" => rate(arguments, &directory, &keys)?,
             "deaths" => deaths(arguments, &directory, &keys)?,
@@ -76,15 +91,15 @@ fn changes(
     arguments: &Arguments,
     directory: &Path,
     keys: &Arc<KeySpace>,
-    nodes: usize,
-    targets: &[(usize, u8)],
+    sizes: &[(usize, u8)],
 ) -> anyhow::Result<()> {
-    let ring = Ring::start(directory.to_owned(), nodes, PORT, arguments.partitions)?;
+    let (&first, targets) = sizes.split_first().context("a ring without a size")?;
+    let ring = Ring::start(directory.to_owned(), first, PORT, arguments.partitions)?;
     fill(&ring, keys)?;
     // Nodes that no change takes away.
     let addresses: Vec<String> = ring.status()?.nodes.iter().take(3).map(|node| node.resp.clone()).collect();
     let clients = Clients::start(&addresses, keys, arguments.clients)?;
-    let mut before = (nodes, 3);
+    let mut before = first;
     for &(nodes, n) in targets {
         clients.take()?;
         std::thread::sleep(Duration::from_secs_f64(arguments.seconds));
@@ -116,17 +131,22 @@ fn changes(
 
 /// How fast one joiner copies while nobody else wants anything, beside the disk and loopback.
 fn rate(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow::Result<()> {
-    let ring = Ring::start(directory.to_owned(), 3, PORT, arguments.partitions)?;
+    let ring = Ring::start(directory.to_owned(), (3, 3), PORT, arguments.partitions)?;
     fill(&ring, keys)?;
-    let (disk, loopback) = (limits::disk(directory)?, limits::loopback()?);
+    let (disk, disk_at_best) = (limits::disk(directory, 4)?, limits::disk(directory, 64)?);
+    let loopback = limits::loopback()?;
     let epoch = ring.begin(4, 3)?;
-    // From the first byte to the last; what is decided before and after is not copying.
+    // From the first byte to the last, as the joiner counts them; what is decided before and after is not copying.
     let (mut first, mut last) = (None, None);
     ring.settle(4, 3, epoch, |status| {
-        let now = (std::time::Instant::now(), status.bytes_moved);
-        if status.bytes_moved > 0 {
+        let joiner = status.nodes.get(3).filter(|joiner| joiner.answers);
+        let Some(Ok(bytes)) = joiner.map(|joiner| Ring::metric(joiner, "annulus_moved_bytes")) else {
+            return Ok(());
+        };
+        let now = (std::time::Instant::now(), bytes);
+        if bytes > 0 {
             first.get_or_insert(now);
-            if last.is_none_or(|(_, bytes)| bytes < status.bytes_moved) {
+            if last.is_none_or(|(_, before)| before < bytes) {
                 last = Some(now);
             }
         }
@@ -134,8 +154,9 @@ fn rate(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow
     })?;
     let ((began, bytes_began), (ended, bytes_ended)) = first.zip(last).context("nothing was moved")?;
     let copied = (bytes_ended - bytes_began) as f64 / (ended - began).as_secs_f64().max(0.001);
-    println!("3 -> 4 without clients: {:.1} MiB/s copied between the first look and the last", copied / MIB);
+    println!("3 -> 4 without clients: {:.0} MiB at {:.1} MiB/s", bytes_ended as f64 / MIB, copied / MIB);
     println!("  disk, a sync every 4 MiB: {:.1} MiB/s; ratio {:.2}", disk / MIB, copied / disk);
+    println!("  disk, a sync every 64 MiB: {:.1} MiB/s; ratio {:.2}", disk_at_best / MIB, copied / disk_at_best);
     println!("  loopback, one connection: {:.1} MiB/s; ratio {:.2}", loopback / MIB, copied / loopback);
     Ok(())
 }
@@ -143,7 +164,7 @@ fn rate(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow
 /// What is sent again when the joiner, or a node that it copies from, dies half way.
 fn deaths(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow::Result<()> {
     for (name, victim) in [("the joiner", 3), ("a source", 1)] {
-        let ring = Ring::start(directory.join(name.replace(' ', "-")), 3, PORT, arguments.partitions)?;
+        let ring = Ring::start(directory.join(name.replace(' ', "-")), (3, 3), PORT, arguments.partitions)?;
         fill(&ring, keys)?;
         let (mut before, mut killed) = (0, false);
         let epoch = ring.begin(4, 3)?;

@@ -45,7 +45,7 @@ pub(super) struct NodeLine {
     pub(super) pid: Option<u32>,
     pub(super) resp: String,
     http: String,
-    answers: bool,
+    pub(super) answers: bool,
     pub(super) bytes: u64,
 }
 
@@ -60,13 +60,18 @@ pub(super) struct Change {
 }
 
 impl Ring {
-    /// Starts a ring of so many nodes with n = 3.
-    pub(super) fn start(directory: PathBuf, nodes: usize, port: u16, partitions: u32) -> anyhow::Result<Self> {
+    /// Starts a ring of so many nodes with so many replicas.
+    pub(super) fn start(
+        directory: PathBuf,
+        (nodes, n): (usize, u8),
+        port: u16,
+        partitions: u32,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&directory)?;
         let mut command = Command::new(node_program()?);
         command.arg("dev").arg("--dir").arg(&directory);
         command.args(["--nodes", &nodes.to_string(), "--resp-port", &port.to_string()]);
-        command.args(["--replication-factor", "3", "--partitions", &partitions.to_string()]);
+        command.args(["--replication-factor", &n.to_string(), "--partitions", &partitions.to_string()]);
         let supervisor = Process::start(&mut command, &directory.join("supervisor.log"))?;
         let ring = Self { directory, _supervisor: supervisor };
         until_ready("the ring", || {

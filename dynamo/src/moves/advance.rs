@@ -122,11 +122,12 @@ fn connected(facts: &Facts<'_>, placement: &Placement, wanted: &[MemberIndex], w
     complete
 }
 
-/// Every new holder has said that it has the partition.
+/// Every new holder has said that it has the partition. Where the list gets shorter, so has everyone who stays: see
+/// [`Placement::is_to_sync`](crate::ring::Placement::is_to_sync).
 fn filled(facts: &Facts<'_>, placement: &Placement, also: &Also, waiting: &mut Waiting) -> bool {
     let partition = u32::try_from(facts.partition).unwrap_or(u32::MAX);
     let mut complete = true;
-    for &index in also.list.iter().filter(|index| !placement.preference.contains(index)) {
+    for &index in also.list.iter().filter(|index| placement.is_to_sync(**index)) {
         let report = facts.ring.member(index).and_then(|member| facts.reports.get(&member.incarnation));
         if !report.is_some_and(|report| report.synced.contains(&(partition, also.since))) {
             *waiting.copying.entry(index).or_default() += 1;

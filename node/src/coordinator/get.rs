@@ -27,9 +27,23 @@ const RING_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// What one replica answered.
 enum Answer {
-    Object { member: MemberIndex, object: Bytes },
-    Stale { epoch: u64 },
-    Failed { member: MemberIndex, why: String },
+    Object {
+        member: MemberIndex,
+        object: Bytes,
+    },
+    Stale {
+        epoch: u64,
+    },
+    Failed {
+        member: MemberIndex,
+        why: String,
+    },
+    /// One that was asked in the place of a member.
+    FallbackFailed {
+        member: MemberIndex,
+        fallback: MemberIndex,
+        why: String,
+    },
 }
 
 /// What a round of asking found.
@@ -171,7 +185,13 @@ impl<'a> Asking<'a> {
                     self.quorum.add_answer(member)
                 }
                 Some(Answer::Failed { member, why }) => {
-                    self.note_failure(member, &why);
+                    self.failures.push(format!("{} ({why})", self.name(member)));
+                    self.ask_next_or_fallback(member);
+                    self.quorum.add_failure(member)
+                }
+                Some(Answer::FallbackFailed { member, fallback, why }) => {
+                    let (name, of) = (self.name(fallback), self.name(member));
+                    self.failures.push(format!("{name} in the place of {of} ({why})"));
                     self.ask_next_or_fallback(member);
                     self.quorum.add_failure(member)
                 }
@@ -184,9 +204,8 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn note_failure(&mut self, member: MemberIndex, why: &str) {
-        let name = self.installed.view.member(member).map_or("?", |member| member.name.as_str());
-        self.failures.push(format!("{name} ({why})"));
+    fn name(&self, member: MemberIndex) -> &str {
+        self.installed.view.member(member).map_or("?", |member| member.name.as_str())
     }
 
     /// How long the one to be asked next may take before another is.
@@ -258,10 +277,14 @@ impl<'a> Asking<'a> {
             let (key, epoch) = (self.key.clone(), self.installed.view.epoch());
             let hint = ReadHint { incarnation: Bytes::copy_from_slice(incarnation.as_bytes()) };
             self.under_way.push(Box::pin(async move {
-                match peer.request(key, epoch, Operation::ReadHint(hint)).await {
-                    Ok(reply::Result::Object(object)) => Answer::Object { member: target, object },
-                    other => Answer::Failed { member: target, why: format!("{other:?}") },
-                }
+                let why = match peer.request(key, epoch, Operation::ReadHint(hint)).await {
+                    Ok(reply::Result::Object(object)) => return Answer::Object { member: target, object },
+                    Ok(reply::Result::StaleEpoch(stale)) => return Answer::Stale { epoch: stale.epoch },
+                    Ok(reply::Result::Failure(failure)) => failure.message,
+                    Ok(_) => String::from("protocol error"),
+                    Err(error) => error.to_string(),
+                };
+                Answer::FallbackFailed { member: target, fallback, why }
             }));
             return;
         }

@@ -34,7 +34,7 @@ struct Supervisor {
 #[derive(Clone, Copy, Default)]
 struct AtTarget {
     since: u64,
-    /// Bytes held by all replicas.
+    /// Bytes of all replicas that serve.
     bytes: u64,
     /// How many replicas of partitions there were.
     replicas: u64,
@@ -144,7 +144,7 @@ impl Supervisor {
                                 ring.partitions.iter().map(|placement| placement.preference.len() as u64);
                             self.at_target = AtTarget {
                                 since: ring.epoch + 1,
-                                bytes: statuses.values().map(|status| status.bytes).sum(),
+                                bytes: statuses.values().map(|status| status.serving_bytes).sum(),
                                 replicas: replicas.sum(),
                             };
                         }

@@ -1,7 +1,7 @@
 //! What this node's clients feel of what is copied: a window of their latencies, looked at several times a second.
 
 use crate::beat::Beat;
-use dynamo::throttle::Pressure;
+use dynamo::throttle::{Pressure, SAMPLES_MIN};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Time between two looks.
 pub(super) const WINDOW: Duration = Duration::from_millis(250);
+/// Windows with few requests that are taken together: no client waits much longer for its latency to count.
+const WINDOWS_TOGETHER_MAX: u32 = 8;
 /// Buckets of each doubling of the latency: neighbours are at most a fifth apart.
 const STEPS: u32 = 4;
 /// From 1 µs to more than an hour.
@@ -19,6 +21,8 @@ const BUCKETS: usize = 32 * STEPS as usize;
 #[derive(Debug)]
 pub struct Foreground {
     buckets: [AtomicU32; BUCKETS],
+    /// Whether a client was answered since the last look.
+    asked: AtomicBool,
     /// Bytes of pages handed out to members that copy from here, ever.
     handed_out: AtomicU64,
     /// Whether leftovers were dropped since the last look.
@@ -30,12 +34,17 @@ pub struct Foreground {
 struct State {
     pressure: Pressure,
     handed_out: u64,
+    /// Windows whose requests are still in the buckets.
+    windows: u32,
+    /// Whether partitions were copied or dropped in any of them.
+    copying: bool,
 }
 
 impl Default for Foreground {
     fn default() -> Self {
         Self {
             buckets: std::array::from_fn(|_| AtomicU32::new(0)),
+            asked: AtomicBool::new(false),
             handed_out: AtomicU64::new(0),
             dropped: AtomicBool::new(false),
             state: Mutex::default(),
@@ -47,6 +56,15 @@ impl Foreground {
     /// A client's request has taken so long.
     pub fn record(&self, micros: u64) {
         self.buckets[bucket(micros)].fetch_add(1, Relaxed);
+        // Read first: the line stays with all processors.
+        if !self.asked.load(Relaxed) {
+            self.asked.store(true, Relaxed);
+        }
+    }
+
+    /// Whether a client was answered since the last look.
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Relaxed)
     }
 
     /// Bytes were handed out to a member that copies from here.
@@ -65,21 +83,32 @@ impl Foreground {
         self.handed_out.load(Relaxed)
     }
 
-    /// How much clients feel, as of the last look.
+    /// How much clients feel, as of the last look; nothing only if none has come since either.
     #[must_use]
     pub fn pressure(&self) -> f64 {
-        self.state.lock().pressure.get()
+        let pressure = self.state.lock().pressure.get();
+        if self.is_asked() { pressure.max(1.0) } else { pressure }
     }
 
     /// Ends a window. `copying`: whether this node copies from others.
     pub(super) fn look(&self, copying: bool) -> f64 {
-        let counts: Vec<u64> = self.buckets.iter().map(|bucket| u64::from(bucket.swap(0, Relaxed))).collect();
-        let samples: u64 = counts.iter().sum();
         let mut state = self.state.lock();
+        self.asked.store(false, Relaxed);
         let handed_out = self.handed_out();
         let copied_from = std::mem::replace(&mut state.handed_out, handed_out) != handed_out;
         let dropped = self.dropped.swap(false, Relaxed);
-        state.pressure.window(percentile_99(&counts, samples), samples, copying || copied_from || dropped);
+        state.windows += 1;
+        state.copying |= copying || copied_from || dropped;
+        let samples: u64 = self.buckets.iter().map(|bucket| u64::from(bucket.load(Relaxed))).sum();
+        if (1..SAMPLES_MIN).contains(&samples) && state.windows < WINDOWS_TOGETHER_MAX {
+            state.pressure.window(Duration::ZERO, samples, copying);
+            return state.pressure.get();
+        }
+        let counts: Vec<u64> = self.buckets.iter().map(|bucket| u64::from(bucket.swap(0, Relaxed))).collect();
+        let samples: u64 = counts.iter().sum();
+        state.windows = 0;
+        let copying = std::mem::take(&mut state.copying);
+        state.pressure.window(percentile_99(&counts, samples), samples, copying);
         state.pressure.get()
     }
 }
@@ -160,5 +189,19 @@ mod tests {
         foreground.drop_here();
         assert!(foreground.look(false) > 100.0, "and so they are while leftovers are dropped");
         assert!(foreground.look(true) < 1.0, "and where nobody asks there is none");
+    }
+
+    #[test]
+    fn few_requests_are_taken_together_and_the_first_is_somebody_at_once() {
+        let foreground = Foreground::default();
+        assert!(foreground.look(true) < 0.5 && foreground.pressure() < 0.5, "nobody is there");
+        (0..100).for_each(|_| foreground.record(3000));
+        assert!((foreground.pressure() - 1.0).abs() < 0.01, "before the window is over");
+        let _ = foreground.look(false);
+        (0..20).for_each(|_| foreground.record(30_000));
+        assert!((foreground.look(true) - 1.0).abs() < 0.01, "too few to tell");
+        (0..20).for_each(|_| foreground.record(30_000));
+        assert!(foreground.look(true) > 5.0, "those of both windows are enough");
+        assert!(foreground.look(true) < 0.5 && foreground.pressure() < 0.5, "nobody is left");
     }
 }

@@ -85,7 +85,7 @@ struct Pace<'a> {
 
 impl<'a> Pace<'a> {
     fn new(foreground: &'a Foreground) -> Self {
-        Self { foreground, throttle: Throttle::new(None), looked: Instant::now() }
+        Self { foreground, throttle: Throttle::new(None, foreground.pressure() <= 0.0), looked: Instant::now() }
     }
 
     /// Waits until these bytes, just dropped, are paid for.
@@ -94,6 +94,9 @@ impl<'a> Pace<'a> {
         if self.looked.elapsed() >= WINDOW {
             self.throttle.adjust(self.foreground.pressure());
             self.looked = Instant::now();
+        }
+        if self.foreground.is_asked() {
+            self.throttle.heed();
         }
         tokio::time::sleep(self.throttle.time_for(bytes as u64)).await;
     }

@@ -1,15 +1,25 @@
 //! The pace at which all pulls of this node copy together.
 
+use super::foreground::Foreground;
 use dynamo::throttle::Throttle;
 use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long what a source has told of its clients counts.
 const TOLD_LATELY: Duration = Duration::from_secs(1);
 
+/// Part of a second that a page takes beside clients: short enough that none of them waits long for it.
+const PAGE_SECONDS: f64 = 1.0 / 64.0;
+/// Bounds of a page beside clients, in bytes.
+const PAGE_BYTES: (f64, f64) = ((32 << 10) as f64, (128 << 10) as f64);
+/// A page while nobody is there, in bytes.
+const BULK_PAGE_BYTES: u32 = 1 << 20;
+
 /// Shared by the pulls of a node.
 pub(super) struct Pace {
+    foreground: Arc<Foreground>,
     bytes_per_second_max: Option<u64>,
     state: Mutex<State>,
 }
@@ -23,12 +33,13 @@ struct State {
 }
 
 impl Pace {
-    pub(super) fn new(bytes_per_second_max: Option<u64>) -> Self {
+    pub(super) fn new(bytes_per_second_max: Option<u64>, foreground: Arc<Foreground>) -> Self {
         let now = Instant::now();
         Self {
+            foreground,
             bytes_per_second_max,
             state: Mutex::new(State {
-                throttle: Throttle::new(bytes_per_second_max),
+                throttle: Throttle::new(bytes_per_second_max, false),
                 next: now,
                 told: (0.0, now),
             }),
@@ -42,6 +53,9 @@ impl Pace {
         if pressure >= state.told.0 || now - state.told.1 > TOLD_LATELY {
             state.told = (pressure, now);
         }
+        if pressure > 0.0 {
+            state.throttle.heed();
+        }
     }
 
     /// A window is over in which this node's own clients felt so much. `copying`: whether it copies; if not, the next
@@ -49,7 +63,8 @@ impl Pace {
     pub(super) fn adjust(&self, own: f64, copying: bool) {
         let mut state = self.state.lock();
         if !copying {
-            state.throttle = Throttle::new(self.bytes_per_second_max);
+            // Sources tell of their clients with the first page.
+            state.throttle = Throttle::new(self.bytes_per_second_max, own <= 0.0);
             return;
         }
         let told = if state.told.1.elapsed() <= TOLD_LATELY { state.told.0 } else { 0.0 };
@@ -61,10 +76,32 @@ impl Pace {
         self.state.lock().throttle.rate()
     }
 
+    /// Whether no client is there, here or at the sources, that copying could hold up.
+    pub(super) fn is_alone(&self) -> bool {
+        let mut state = self.state.lock();
+        if self.foreground.is_asked() {
+            state.throttle.heed();
+        }
+        state.throttle.is_alone()
+    }
+
+    /// How large a page is to be. `bulk`: nobody is there.
+    pub(super) fn page_bytes(&self, bulk: bool) -> u32 {
+        if bulk {
+            return BULK_PAGE_BYTES;
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let bytes = (self.rate() * PAGE_SECONDS).clamp(PAGE_BYTES.0, PAGE_BYTES.1) as u32;
+        bytes
+    }
+
     /// Waits until these bytes, just received, are paid for.
     pub(super) async fn pay(&self, bytes: u64) {
         let until = {
             let mut state = self.state.lock();
+            if self.foreground.is_asked() {
+                state.throttle.heed();
+            }
             state.next = state.next.max(Instant::now()) + state.throttle.time_for(bytes);
             state.next
         };

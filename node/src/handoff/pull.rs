@@ -1,7 +1,8 @@
 //! Copying partitions to this node: for each partition that fills with this node as a new holder, copy it from one of
-//! its holders and compare with enough others, then say so.
+//! its holders and compare with enough others, then say so. Where lists get shorter those who stay compare, too.
 
 mod copy;
+mod room;
 
 use super::compare::CompareError;
 use super::foreground::{self, Foreground};
@@ -13,19 +14,28 @@ use crate::planted;
 use crate::replica::Replica;
 use crate::ring_state::{Installed, RingState};
 use crate::storage::{Change, EngineError};
+use dynamo::moves::landing;
 use dynamo::preference::MemberIndex;
 use dynamo::quorum::holders_to_meet;
 use dynamo::ring::Phase;
 use dynamo::throttle::PRESSURE_MAX;
 use parking_lot::Mutex;
+use room::Rooms;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Copying that has got nowhere for so long says whom it waits for.
+const STALLED: Duration = Duration::from_secs(5);
+
+/// What a comparison is taken for where nothing is copied: processor time, most of all.
+const COMPARISON_BYTES: u64 = 32 << 10;
 
 /// What this node copies and has copied.
 pub struct Pulls {
@@ -34,6 +44,7 @@ pub struct Pulls {
     peers: Arc<Peers>,
     at_once: Arc<Semaphore>,
     pace: Pace,
+    room: Rooms,
     foreground: Arc<Foreground>,
     /// How much the clients of each holder felt when it was last copied from.
     busy: Mutex<BTreeMap<MemberIndex, f64>>,
@@ -44,6 +55,10 @@ pub struct Pulls {
 struct State {
     synced: BTreeSet<MoveRecord>,
     copying: BTreeSet<MoveRecord>,
+    /// Who is copied from or compared with.
+    asked: BTreeMap<MoveRecord, MemberIndex>,
+    /// When anything last arrived or was completed, or copying began.
+    progress: Option<Instant>,
     moved: MovedTotal,
     moved_since_start: u64,
     last_error: Option<String>,
@@ -94,7 +109,8 @@ impl Pulls {
         let state = State { synced, moved: MovedTotal::read(engine)?, ..State::default() };
         Ok(Arc::new(Self {
             at_once: Arc::new(Semaphore::new(limits.parallel_pulls_max)),
-            pace: Pace::new(limits.transfer_bytes_per_second_max),
+            pace: Pace::new(limits.transfer_bytes_per_second_max, foreground.clone()),
+            room: Rooms::new(),
             foreground,
             busy: Mutex::default(),
             ring,
@@ -114,8 +130,22 @@ impl Pulls {
             copying: state.copying.len(),
             moved: state.moved,
             moved_since_start: state.moved_since_start,
-            last_error: state.last_error.clone().filter(|_| !state.copying.is_empty()),
+            last_error: state
+                .last_error
+                .clone()
+                .filter(|_| !state.copying.is_empty())
+                .or_else(|| self.stalled(&state)),
         }
+    }
+
+    /// Whom copying waits for, if it has got nowhere for a while.
+    fn stalled(&self, state: &State) -> Option<String> {
+        let (record, holder) = state.asked.first_key_value()?;
+        let seconds =
+            state.progress.map(|progress| progress.elapsed()).filter(|since| *since > STALLED)?.as_secs();
+        let installed = self.ring.load()?;
+        let name = &installed.view.member(*holder)?.name;
+        Some(format!("partition {}: nothing has come from {name} for {seconds} s", record.partition))
     }
 
     /// Follows the ring and copies what it wants here, until shutdown.
@@ -134,7 +164,11 @@ impl Pulls {
         pulls.spawn(watch);
         loop {
             self.forget_unwanted().await;
-            for wanted in self.wanted() {
+            let wanted = self.wanted();
+            if !wanted.is_empty() {
+                self.expect();
+            }
+            for wanted in wanted {
                 if self.begin(wanted) {
                     pulls.spawn(self.clone().pull_until_synced(wanted, shutdown.clone()));
                 }
@@ -147,6 +181,14 @@ impl Pulls {
         }
     }
 
+    /// Takes a look at how much the target in force brings here.
+    fn expect(&self) {
+        let Some(installed) = self.ring.load() else { return };
+        let ring = installed.view.ring();
+        let (Some(me), Some(target)) = (installed.me, &ring.target) else { return };
+        self.room.expect(target.since, || landing(ring).get(&me).copied().unwrap_or_default());
+    }
+
     /// Moves that the ring in force wants of this node.
     fn wanted(&self) -> Vec<MoveRecord> {
         let Some(installed) = self.ring.load() else { return Vec::new() };
@@ -155,15 +197,19 @@ impl Pulls {
             .zip(&installed.view.ring().partitions)
             .filter_map(|(partition, placement)| {
                 let also = placement.also.as_ref().filter(|also| also.phase == Phase::Filling)?;
-                let new_here = also.list.contains(&me) && !placement.preference.contains(&me);
-                new_here.then_some(MoveRecord { partition, since: also.since })
+                placement.is_to_sync(me).then_some(MoveRecord { partition, since: also.since })
             })
             .collect()
     }
 
     fn begin(&self, wanted: MoveRecord) -> bool {
         let mut state = self.state.lock();
-        !state.synced.contains(&wanted) && state.copying.insert(wanted)
+        let idle = state.copying.is_empty();
+        let begins = !state.synced.contains(&wanted) && state.copying.insert(wanted);
+        if idle && begins {
+            state.progress = Some(Instant::now());
+        }
+        begins
     }
 
     fn is_wanted(&self, record: MoveRecord) -> Option<(Arc<Installed>, MemberIndex, Vec<MemberIndex>)> {
@@ -193,18 +239,26 @@ impl Pulls {
                 }
             }
         }
-        self.state.lock().copying.remove(&record);
+        let mut state = self.state.lock();
+        state.copying.remove(&record);
+        state.asked.remove(&record);
     }
 
-    /// Copies from one holder, compares with as many more that any w of the old list include one that was met, and
-    /// records the move as complete.
+    /// Copies from one holder, unless this node is one, compares with as many more that any w of the old list include one
+    /// that was met, and records the move as complete.
     async fn pull(&self, record: MoveRecord) -> Result<(), PullError> {
         let (installed, me, mut holders) = self.is_wanted(record).ok_or(PullError::Unwanted)?;
         let w = installed.view.ring().quorums.of_list(holders.len()).1;
         let is_gone = |&&holder: &&MemberIndex| installed.view.member(holder).is_some_and(|member| member.gone);
         let gone = holders.iter().filter(is_gone).count();
-        let need = holders_to_meet(holders.len(), w, gone);
-        if need == 0 {
+        let mut need = holders_to_meet(holders.len(), w, gone);
+        let stays = holders.contains(&me);
+        if stays {
+            // One of the old list itself, and it has its data.
+            holders.retain(|&holder| holder != me);
+            need = need.saturating_sub(1);
+        }
+        if need == 0 && !stays {
             tracing::error!(
                 partition = record.partition,
                 "every holder has lost its data; the partition begins anew"
@@ -222,7 +276,11 @@ impl Pulls {
             if met == need {
                 break;
             }
-            let outcome = if met == 0 {
+            self.state.lock().asked.insert(record, holder);
+            let outcome = if stays {
+                self.pace.pay(COMPARISON_BYTES).await;
+                self.compare(record, &installed, holder).await
+            } else if met == 0 {
                 self.copy(record, &installed, holder).await
             } else if planted::is("pull-without-comparison") {
                 Ok(())
@@ -231,7 +289,10 @@ impl Pulls {
             };
             match outcome {
                 Ok(()) => met += 1,
-                Err(PullError::Compare { error: CompareError::Fetch(error), .. }) => why = error.to_string(),
+                Err(PullError::Compare { error: CompareError::Fetch(error), .. }) => {
+                    let name = installed.view.member(holder).map_or("?", |member| member.name.as_str());
+                    why = format!("{name}: {error}");
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -259,7 +320,9 @@ impl Pulls {
         let stored = self.record(vec![record.put_synced()]).await;
         let fail = |error| PullError::Compare { partition: record.partition, error: CompareError::Storage(error) };
         stored.map_err(fail)?;
-        self.state.lock().synced.insert(record);
+        let mut state = self.state.lock();
+        state.synced.insert(record);
+        state.progress = Some(Instant::now());
         Ok(())
     }
 

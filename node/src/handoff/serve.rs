@@ -55,7 +55,15 @@ pub async fn page(
     foreground.hand_out(bytes);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "neither negative nor large")]
     let pressure_percent = (foreground.pressure() * 100.0) as u32;
-    Ok(PageReply { items, more: page.more, checksum: checksum.finalize(), epoch: ring.epoch(), pressure_percent })
+    let slots = usize::from(Token(request.first_token).slot())..=usize::from(Token(request.last_token).slot());
+    Ok(PageReply {
+        items,
+        more: page.more,
+        checksum: checksum.finalize(),
+        epoch: ring.epoch(),
+        pressure_percent,
+        range_bytes: replica.counters().of_slots(slots).bytes,
+    })
 }
 
 /// Digests of the buckets of a token range, or which of its leaves have other sums than the sender's.

@@ -148,6 +148,12 @@ impl Counters {
         Sum::over(self.slots.get(slots(partition, count)).unwrap_or_default())
     }
 
+    /// Counts of some hash slots.
+    #[must_use]
+    pub fn of_slots(&self, slots: std::ops::RangeInclusive<usize>) -> Sum {
+        Sum::over(self.slots.get(slots).unwrap_or_default())
+    }
+
     /// Counts of everything.
     #[must_use]
     pub fn total(&self) -> Sum {

@@ -8,6 +8,7 @@ mod counters;
 mod fuzz;
 mod grace;
 mod hints;
+mod insert_page;
 mod kept;
 mod leaves;
 mod objects;
@@ -16,8 +17,9 @@ mod recount;
 pub use counters::{Counters, Look, Sum, Weight};
 pub use grace::{Grace, InFlight};
 pub use hints::{HeldHint, Hints};
+pub use insert_page::{PageItems, PageRules};
 pub use leaves::Leaves;
-pub use objects::{Known, Objects, Overlay, Updated};
+pub use objects::{Known, NewObject, Objects, Overlay, Updated};
 
 use crate::config::Limits;
 use crate::coordinator::{Causality, Write};

@@ -7,6 +7,10 @@
 //! What was read or committed of late stays in a cache beside the pending objects, under the same locks: a write reads
 //! before it writes, at every replica, and the engine takes longer to find an object than all the rest of that takes.
 
+mod insert_new;
+
+pub use insert_new::NewObject;
+
 use super::leaves::Leaves;
 use crate::storage::{Change, Committer, Engine, EngineError, Reservation, Space, Submitted};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -31,6 +35,8 @@ pub struct Overlay {
     /// Largest object that is cached, in bytes.
     cached_bytes_max: usize,
     failed_commits: AtomicU64,
+    /// Batches with changes of this keyspace that were committed, or have failed.
+    batches: AtomicU64,
     on_taken_back: OnceLock<OnTakenBack>,
 }
 
@@ -76,6 +82,11 @@ fn together(key: &[u8], value: &[u8]) -> (Bytes, Bytes) {
     (key, bytes)
 }
 
+/// Whether a key and its value have been put [`together`].
+fn are_together(key: &[u8], value: &[u8]) -> bool {
+    key.as_ptr_range().end == value.as_ptr()
+}
+
 /// Largest object that a shard with so many bytes caches, in bytes.
 fn cached_bytes_max(shard_bytes: usize) -> usize {
     shard_bytes / 4
@@ -109,9 +120,11 @@ impl Shard {
         pending.or_else(|| self.cache.get(key).map(|known| Some(hash(known))))
     }
 
-    /// Caches what the engine has. Both are kept as they are: `together`, and not slices of a larger buffer.
+    /// Caches what the engine has. Both are kept as they are: `together`, and not slices of a larger buffer, such as a
+    /// page that was copied, of which nothing is cached.
     fn cache(&mut self, key: Bytes, known: Known) {
-        if CACHED_OVERHEAD_BYTES + key.len() + known.value.len() > self.cached_bytes_max {
+        let bytes = CACHED_OVERHEAD_BYTES + key.len() + known.value.len();
+        if bytes > self.cached_bytes_max || !are_together(&key, &known.value) {
             self.cache.remove(&key);
             return;
         }
@@ -129,6 +142,7 @@ impl Overlay {
             shards,
             cached_bytes_max: cached_bytes_max(cache_bytes / SHARDS),
             failed_commits: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
             on_taken_back: OnceLock::new(),
         })
     }
@@ -144,6 +158,11 @@ impl Overlay {
         if !stored {
             // Before anything is forgotten: whoever then reads the older state also sees that there was a failure.
             self.failed_commits.fetch_add(1, Ordering::AcqRel);
+        }
+        if changes.iter().any(|change| change.space() == self.space) {
+            // Before anything is forgotten: whoever finds the number as it was before it read the engine knows that
+            // whatever the engine did not show is still pending.
+            self.batches.fetch_add(1, Ordering::AcqRel);
         }
         for change in changes {
             let (space, key, value) = match change {
@@ -189,11 +208,16 @@ impl Overlay {
     }
 
     fn shard(&self, key: &[u8]) -> &Mutex<Shard> {
+        &self.shards[self.place(key)]
+    }
+
+    /// Which shard a key is in.
+    fn place(&self, key: &[u8]) -> usize {
         // Keys begin with 8 bytes of token (or, for hints, with 16 of a UUID and then the token), whose low bits are
         // well spread; the last token byte picks the shard.
         let at = if self.space == Space::Hints { 23 } else { 7 };
         let byte = key.get(at).copied().unwrap_or(0);
-        &self.shards[usize::from(byte) % SHARDS]
+        usize::from(byte) % SHARDS
     }
 }
 
@@ -429,11 +453,13 @@ mod tests {
         behind(&engine, 1, b"changed");
         assert_eq!(objects.read(&key(1)).unwrap().unwrap().value, "changed");
         let mut shard = Shard::new(10_000);
-        for number in 0..100 {
-            shard.cache(key(number), Known { value: Bytes::from(vec![0; 1000]), hash: 0 });
-        }
+        let mut cache = |number, bytes| {
+            let (key, value) = together(&key(number), &vec![0; bytes]);
+            shard.cache(key, Known { value, hash: 0 });
+        };
+        (0..100).for_each(|number| cache(number, 1000));
+        cache(99, 9000);
         assert!(shard.cache.weight() <= 10_000 && shard.cache.len() > 4, "{}", shard.cache.weight());
-        shard.cache(key(99), Known { value: Bytes::from(vec![0; 9000]), hash: 0 });
         assert!(shard.get(&key(99)).is_none(), "too large to be cached, and the smaller one is not it");
     }
 }

@@ -5,3 +5,4 @@ mod cluster;
 mod collect;
 mod converge;
 mod quorum;
+mod stall;

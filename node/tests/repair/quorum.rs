@@ -4,7 +4,7 @@ use super::cluster::{Cluster, wall_ms, written};
 use annulus_node::config::Limits;
 use bytes::Bytes;
 use dynamo::object::Object;
-use dynamo::ring::{Quorums, RingView};
+use dynamo::ring::{Also, Phase, Quorums, RingView};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -47,6 +47,38 @@ async fn a_long_list_is_read_by_a_majority_of_it() {
     while get(&cluster, 3).await != "$5\r\nvalue\r\n" {
         assert!(began.elapsed() < PATIENCE, "three of five do not answer: {}", get(&cluster, 3).await);
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    cluster.stop().await;
+}
+
+/// n is being lowered from 5 to 3: a write that both who go have, and one of those who stay, would be missed by a read
+/// that asks the other two. So they compare before the shorter list serves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_stay_in_a_shorter_list_get_what_those_who_go_have() {
+    let mut cluster = Cluster::new(5, 16);
+    let mut ring = cluster.view.ring().clone();
+    ring.quorums = Quorums { n: 3, r: 2, w: 2, sloppy: false };
+    for placement in &mut ring.partitions {
+        let list = placement.preference[..3].to_vec();
+        placement.also = Some(Also { list, phase: Phase::Filling, since: ring.epoch });
+    }
+    cluster.view = RingView::new(ring).unwrap();
+    let partition = cluster.view.partition(cluster.view.token(b"key"));
+    let list = cluster.view.placement(partition).unwrap().preference.clone();
+    let value = written(&Object::default(), 1, wall_ms() - 60_000, b"value").encode();
+    for member in &list[2..] {
+        cluster.plant(usize::from(member.0), [(Bytes::from_static(b"key"), value.clone())]);
+    }
+    let limits = Limits { disk_reserve_bytes: 0, repair_pause: Duration::from_secs(3600), ..Limits::default() };
+    for node in 0..5 {
+        cluster.start(node, limits.clone()).await;
+    }
+    let began = Instant::now();
+    for member in &list[..2] {
+        while cluster.stored(usize::from(member.0), b"key").as_ref() != Some(&value) {
+            assert!(began.elapsed() < PATIENCE, "{member} stays and does not get it");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
     cluster.stop().await;
 }

@@ -47,7 +47,7 @@ fn mean_replica_bytes(observed: &Observed, ring: &Ring) -> u64 {
         .filter_map(|answer| {
             let member = ring.member_by_incarnation(answer.incarnation)?;
             let held = ring.partitions.iter().filter(|placement| placement.preference.contains(&member.index));
-            Some((answer.status.bytes, held.count() as u64))
+            Some((answer.status.serving_bytes, held.count() as u64))
         })
         .fold((0u64, 0u64), |(bytes, replicas), (b, r)| (bytes.saturating_add(b), replicas + r));
     bytes.checked_div(replicas).unwrap_or(0)

@@ -43,8 +43,7 @@ pub(super) fn rebalance(
 fn under_way(round: &Round<'_>, ring: &Ring, target: &Target, begun: Option<&RebalanceStatus>) -> RebalanceStatus {
     let progress = moves::progress(ring);
     let bytes_moved = moved(round.observed, target.since);
-    let bytes_before = begun
-        .map_or_else(|| stored(round.observed).saturating_sub(bytes_moved), |begun| unsigned(begun.bytes_before));
+    let bytes_before = begun.map_or_else(|| serving(round.observed), |begun| unsigned(begun.bytes_before));
     let started_at = begun.and_then(|begun| begun.started_at.clone()).unwrap_or(Time(round.now));
     let from = begun.map_or_else(|| members_before(round, ring), |begun| begun.from);
     // Estimated once: while n changes, lists are no longer as long as those that the bytes were counted in.
@@ -99,9 +98,9 @@ fn moved(observed: &Observed, since: u64) -> u64 {
     observed.pods.iter().filter_map(moved).filter(|moved| moved.since == since).map(|moved| moved.bytes).sum()
 }
 
-/// Bytes stored on all nodes.
-fn stored(observed: &Observed) -> u64 {
-    observed.pods.iter().filter_map(Pod::answer).map(|answer| answer.status.bytes).sum()
+/// Bytes of all replicas that serve: without what is being copied, and what is left over from an earlier rebalance.
+fn serving(observed: &Observed) -> u64 {
+    observed.pods.iter().filter_map(Pod::answer).map(|answer| answer.status.serving_bytes).sum()
 }
 
 /// Bytes of so many replicas of partitions, of which the ring has Q × n.

@@ -60,9 +60,20 @@ impl FakeNode {
             synced: self.synced(),
             moved: self.moved,
             bytes: 125 * self.holds.len() as u64,
+            serving_bytes: 125 * self.serving().count() as u64,
             leftover_partitions: u32::try_from(self.leftovers(&listed)).unwrap(),
             ..NodeStatus::default()
         }
+    }
+
+    /// Parts that it holds of partitions whose effective list names it.
+    fn serving(&self) -> impl Iterator<Item = &u32> {
+        let names = |ring: &Ring, part: u32| {
+            let me = ring.member_by_incarnation(self.incarnation)?.index;
+            let partition = part * u32::try_from(ring.partitions.len()).ok()? / PARTS;
+            Some(ring.partitions.get(partition as usize)?.preference.contains(&me))
+        };
+        self.holds.iter().filter(move |part| self.ring.as_ref().is_some_and(|r| names(r, **part) == Some(true)))
     }
 
     fn synced(&self) -> Vec<Synced> {
@@ -119,7 +130,7 @@ fn parts(ring: &Ring, partition: u32) -> std::ops::Range<u32> {
 
 fn fills(placement: &Placement, me: MemberIndex) -> Option<u64> {
     let also = placement.also.as_ref().filter(|also| also.phase == Phase::Filling)?;
-    (also.list.contains(&me) && !placement.preference.contains(&me)).then_some(also.since)
+    placement.is_to_sync(me).then_some(also.since)
 }
 
 fn listed(ring: &Ring, incarnation: Uuid) -> impl Iterator<Item = u32> {

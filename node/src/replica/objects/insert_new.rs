@@ -1,0 +1,184 @@
+//! Many objects at once where there are none: nothing is read for each of them, and they are committed together.
+
+use super::{Known, Objects, Shard};
+use crate::storage::{Change, EngineError, KEY_BYTES_MAX, Reservation, ScanRange, Submitted};
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::MutexGuard;
+use std::sync::atomic::Ordering;
+
+/// How often it is looked again whether nothing is there, if anything was committed meanwhile.
+const LOOKS_MAX: usize = 4;
+
+/// An object to be stored where none is.
+pub struct NewObject {
+    key: Bytes,
+    known: Known,
+}
+
+impl NewObject {
+    /// An object under its storage key. Its bytes are kept as they are; hashed here, before anything is locked.
+    #[must_use]
+    pub fn new(key: Bytes, value: Bytes) -> Self {
+        Self { known: Known::new(&key, value), key }
+    }
+
+    /// Its storage key.
+    #[must_use]
+    pub fn key(&self) -> &Bytes {
+        &self.key
+    }
+}
+
+impl Objects {
+    /// Stores objects, in ascending order of their keys, if there is nothing from the first key to the last and `admit`,
+    /// called with all keys locked, does not say `None`; and with them the records that it returns, which are durable only
+    /// when the objects are. `None`: something is there, or may be; nothing was stored.
+    ///
+    /// What was decided under the locks holds for the objects' place in the queue; see [`Objects::update`].
+    ///
+    /// # Errors
+    /// Those of the engine and of `admit`; nothing was stored.
+    pub fn insert_new<E: From<EngineError>>(
+        &self,
+        objects: &[NewObject],
+        reservation: Reservation,
+        admit: impl FnOnce() -> Result<Option<Vec<Change>>, E>,
+    ) -> Result<Option<Submitted>, E> {
+        let (Some(first), Some(last)) = (objects.first(), objects.last()) else { return Ok(None) };
+        // One key that the engine cannot hold fails all that is submitted with it.
+        let too_long = |object: &NewObject| object.key.len() > KEY_BYTES_MAX;
+        if !objects.is_sorted_by(|one, next| one.key < next.key) || objects.iter().any(too_long) {
+            return Ok(None);
+        }
+        let range = ScanRange { first: first.key.clone(), until: Some(behind(&last.key)), after: None };
+        let Some(mut shards) = self.lock_all_if_empty(&range)? else { return Ok(None) };
+        let pending =
+            |object: &NewObject| shards[self.overlay.place(&object.key)].pending.contains_key(&object.key);
+        if objects.iter().any(pending) {
+            return Ok(None);
+        }
+        let Some(records) = admit()? else { return Ok(None) };
+        let mut changes = Vec::with_capacity(objects.len() + records.len());
+        for NewObject { key, known } in objects {
+            self.note(key, None, Some(known.hash));
+            changes.push(Change::Put { space: self.overlay.space, key: key.clone(), value: known.value.clone() });
+            shards[self.overlay.place(key)].pending.insert(key.clone(), Some(known.clone()));
+        }
+        changes.extend(records);
+        Ok(Some(self.committer.submit(changes, reservation)))
+    }
+
+    /// All keys locked, if the engine has nothing in the range that is not pending.
+    fn lock_all_if_empty(&self, range: &ScanRange) -> Result<Option<Vec<MutexGuard<'_, Shard>>>, EngineError> {
+        for _ in 0..LOOKS_MAX {
+            let batches = self.overlay.batches.load(Ordering::Acquire);
+            if !self.engine.scan(self.overlay.space, range, 1, 1)?.items.is_empty() {
+                return Ok(None);
+            }
+            // In their order; nobody else locks more than one.
+            let shards = self.overlay.shards.iter().map(parking_lot::Mutex::lock).collect();
+            if self.overlay.batches.load(Ordering::Acquire) == batches {
+                return Ok(Some(shards));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The key that follows on another.
+fn behind(key: &[u8]) -> Bytes {
+    let mut next = BytesMut::with_capacity(key.len() + 1);
+    next.put_slice(key);
+    next.put_u8(0);
+    next.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{Overlay, Updated};
+    use crate::storage::{Committer, Engine, MemoryEngine, Space};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn key(number: u64) -> Bytes {
+        Bytes::copy_from_slice(&number.to_be_bytes())
+    }
+
+    fn page(numbers: std::ops::Range<u64>) -> Vec<NewObject> {
+        let all = Bytes::from(vec![b'p'; 100]);
+        numbers.map(|number| NewObject::new(key(number), all.slice(..10))).collect()
+    }
+
+    fn record() -> Change {
+        Change::Put { space: Space::Meta, key: Bytes::from_static(b"cursor"), value: Bytes::new() }
+    }
+
+    fn objects() -> (Objects, Arc<MemoryEngine>) {
+        let engine = Arc::new(MemoryEngine::new());
+        let overlay = Overlay::new(Space::Data, 64 << 20);
+        let told = overlay.clone();
+        let limits = crate::config::Limits { disk_reserve_bytes: 0, ..Default::default() };
+        let commit_time = Duration::from_millis(5);
+        let committer = Committer::inline(engine.clone(), &limits, commit_time, move |changes, stored| {
+            told.committed(changes, stored.is_ok());
+        });
+        (Objects::new(engine.clone(), committer, overlay), engine)
+    }
+
+    async fn insert(objects: &Objects, page: &[NewObject]) -> Option<Submitted> {
+        let reservation = objects.committer.reserve(1000).await.unwrap();
+        objects.insert_new(page, reservation, || Ok::<_, EngineError>(Some(vec![record()]))).unwrap()
+    }
+
+    async fn write(objects: &Objects, number: u64) -> (Option<Bytes>, Submitted) {
+        let reservation = objects.committer.reserve(100).await.unwrap();
+        let decide = |before| Ok::<_, EngineError>((Some(Bytes::from_static(b"written")), before));
+        match objects.update(key(number), reservation, decide).unwrap() {
+            Updated::Queued(before, submitted) => (before, submitted),
+            Updated::Unchanged(_) => panic!("it decided to store"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_comes_meanwhile_builds_on_the_page_and_stays() {
+        let (objects, engine) = objects();
+        let submitted = insert(&objects, &page(10..20)).await.unwrap();
+        let (before, written) = write(&objects, 15).await;
+        assert_eq!(before.unwrap(), "pppppppppp", "the write knows of what was copied");
+        submitted.await.unwrap();
+        assert!(engine.get(Space::Meta, b"cursor").unwrap().is_some());
+        written.await.unwrap();
+        assert_eq!(engine.get(Space::Data, &key(15)).unwrap().unwrap(), "written");
+        assert_eq!(engine.len(Space::Data), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_is_not_stored_where_anything_is_or_is_about_to_be() {
+        let (objects, engine) = objects();
+        let (_, written) = write(&objects, 15).await;
+        assert!(insert(&objects, &page(10..20)).await.is_none(), "pending");
+        written.await.unwrap();
+        assert!(insert(&objects, &page(10..20)).await.is_none(), "stored");
+        assert!(insert(&objects, &page(14..17)).await.is_none());
+        assert!(engine.get(Space::Meta, b"cursor").unwrap().is_none());
+        insert(&objects, &page(16..20)).await.unwrap().await.unwrap();
+        insert(&objects, &page(10..15)).await.unwrap().await.unwrap();
+        assert_eq!(engine.get(Space::Data, &key(15)).unwrap().unwrap(), "written");
+        let mut unsorted = page(30..40);
+        unsorted.swap(0, 5);
+        assert!(insert(&objects, &unsorted).await.is_none());
+        assert!(insert(&objects, &[]).await.is_none());
+    }
+
+    /// A page in memory is much larger than each of its objects, and would be kept by any of them.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_copied_is_not_cached_with_its_page() {
+        let (objects, engine) = objects();
+        insert(&objects, &page(10..20)).await.unwrap().await.unwrap();
+        let behind =
+            Change::Put { space: Space::Data, key: key(12), value: Bytes::from_static(b"behind its back") };
+        engine.commit(&[behind]).unwrap();
+        assert_eq!(objects.read(&key(12)).unwrap().unwrap().value, "behind its back");
+    }
+}
