@@ -5,10 +5,12 @@
 use super::get::{decode, hedge_after, replicas};
 use super::{Coordinator, ReadOptions, RequestError};
 use crate::peers::{Asking, Peer};
+use crate::ring_state::Installed;
 use annulus_proto::v1::{Read, reply, request::Operation};
 use bytes::Bytes;
 use dynamo::object::Object;
 use dynamo::preference::MemberIndex;
+use dynamo::token::Token;
 use futures::future::{Either, select};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,6 +41,24 @@ struct Question {
     first: MemberIndex,
 }
 
+/// A key of which this node is a replica.
+struct Place<'a> {
+    token: Token,
+    me: MemberIndex,
+    list: &'a [MemberIndex],
+    /// How many are to be asked.
+    replicas: usize,
+}
+
+impl<'a> Place<'a> {
+    fn here(installed: &'a Installed, key: &[u8], options: ReadOptions) -> Option<Self> {
+        let token = installed.view.token(key);
+        let list = &installed.view.placement(installed.view.partition(token))?.preference;
+        let me = installed.me.filter(|me| list.contains(me))?;
+        Some(Self { token, me, list, replicas: replicas(installed, list, options).clamp(1, list.len()) })
+    }
+}
+
 impl Coordinator {
     /// Reads a key if that is as simple as it usually is; `None`: it is not, and nothing was decided.
     pub(super) async fn read_plainly(
@@ -65,10 +85,8 @@ impl Coordinator {
     pub(super) fn read_here(&self, key: &Bytes, options: ReadOptions) -> Option<Object> {
         let (replica, ring) = (&self.parts.replica, &self.parts.ring);
         let (token, epoch) = ring.look(|installed| {
-            let token = installed.view.token(key);
-            let list = &installed.view.placement(installed.view.partition(token))?.preference;
-            let alone = list.contains(&installed.me?) && replicas(installed, list, options) <= 1;
-            alone.then(|| (token, installed.view.epoch()))
+            let place = Place::here(installed, key, options).filter(|place| place.replicas == 1)?;
+            Some((place.token, installed.view.epoch()))
         })??;
         let object = replica.read(token, key, epoch).ok()?;
         decode(object.unwrap_or_default()).ok()
@@ -77,13 +95,9 @@ impl Coordinator {
     fn begin_plain_read(&self, key: &Bytes, options: ReadOptions) -> Option<Begun> {
         let parts = &self.parts;
         let installed = parts.ring.load()?;
-        let token = installed.view.token(key);
-        let placement = installed.view.placement(installed.view.partition(token))?;
-        let (me, epoch, list) = (installed.me?, installed.view.epoch(), &placement.preference);
-        if !list.contains(&me) {
-            return None;
-        }
-        match replicas(&installed, list, options).clamp(1, list.len()) {
+        let Place { token, me, list, replicas } = Place::here(&installed, key, options)?;
+        let epoch = installed.view.epoch();
+        match replicas {
             1 => Some(Begun::Here(parts.replica.read(token, key, epoch).ok()?.unwrap_or_default())),
             2 => {
                 let here = parts.replica.read_known(token, key, epoch).ok()?;
@@ -126,8 +140,8 @@ impl Coordinator {
         let installed = self.parts.ring.load().filter(|installed| installed.view.epoch() == question.epoch)?;
         let placement = installed.view.placement(installed.view.partition(installed.view.token(key)))?;
         let (me, now) = (installed.me?, Instant::now());
-        let others = placement.preference.iter().filter(|&&member| member != question.first);
-        let (_, second) = others.into_iter().find_map(|&member| self.up(member, me, now))?;
+        let mut others = placement.preference.iter().filter(|&&member| member != question.first);
+        let (_, second) = others.find_map(|&member| self.up(member, me, now))?;
         self.parts.hedging.lock().spend().then(|| question.ask(&second, key, now))?
     }
 }

@@ -1,7 +1,6 @@
 //! Taking a page of another replica's objects as a whole, where nothing is here of them.
 
-use super::{NewObject, Replica, ReplicaError, Weight, storage_key};
-use crate::ring_state::Fence;
+use super::{NewObject, Replica, ReplicaError, Weight, admit, storage_key};
 use crate::storage::{Change, Submitted};
 use bytes::Bytes;
 use dynamo::object::Object;
@@ -73,13 +72,6 @@ impl Replica {
 
     fn admit_all(&self, arriving: &[Arriving], epoch: u64) -> Result<(), ReplicaError> {
         let installed = self.ring.load().ok_or(ReplicaError::Behind)?;
-        for Arriving { token, .. } in arriving {
-            match installed.fence(installed.view.partition(*token), epoch) {
-                Fence::Serve => {}
-                Fence::SenderIsStale => return Err(ReplicaError::Stale),
-                Fence::ReceiverIsBehind => return Err(ReplicaError::Behind),
-            }
-        }
-        Ok(())
+        arriving.iter().try_for_each(|arriving| admit(&installed, arriving.token, epoch))
     }
 }

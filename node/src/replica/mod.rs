@@ -613,12 +613,7 @@ impl Replica {
     }
 
     fn admit(&self, token: Token, epoch: u64) -> Result<(), ReplicaError> {
-        let fence = |installed: &Installed| installed.fence(installed.view.partition(token), epoch);
-        match self.ring.look(fence) {
-            Some(Fence::Serve) => Ok(()),
-            Some(Fence::SenderIsStale) => Err(ReplicaError::Stale),
-            Some(Fence::ReceiverIsBehind) | None => Err(ReplicaError::Behind),
-        }
+        self.ring.look(|installed| admit(installed, token, epoch)).unwrap_or(Err(ReplicaError::Behind))
     }
 
     fn observe(&self, object: &Object) {
@@ -626,6 +621,15 @@ impl Replica {
             let wall = if planted::is("clock-jump-accepted") { newest.millis() } else { self.now_ms() };
             self.clock.lock().observe(newest, wall);
         }
+    }
+}
+
+/// Whether the sender at `epoch` means the same lists as the ring in force.
+fn admit(installed: &Installed, token: Token, epoch: u64) -> Result<(), ReplicaError> {
+    match installed.fence(installed.view.partition(token), epoch) {
+        Fence::Serve => Ok(()),
+        Fence::SenderIsStale => Err(ReplicaError::Stale),
+        Fence::ReceiverIsBehind => Err(ReplicaError::Behind),
     }
 }
 

@@ -25,7 +25,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -79,16 +78,41 @@ where
         sent: 0,
     };
     let mut running = pin!(UnderWay::new());
-    let start = |number: u64, consistency, spec: &'static Spec, arguments: Vec<Bytes>| async move {
-        let since = Instant::now();
-        let reply = dispatch::execute(server, consistency, spec, &arguments).await;
-        server.slow_log.note(spec, &arguments, since.elapsed(), || server.store.now_ms(), client);
+    let start = |Begun { number, index, consistency, arguments, since }: Begun| async move {
+        let reply = dispatch::execute(server, consistency, &COMMANDS[index], &arguments).await;
+        account(server, client, index, &arguments, since, reply.is_error());
         (number, reply)
     };
     std::future::poll_fn(|cx| connection.poll(cx, running.as_mut(), &start)).await?;
     // The client may be gone already, which is no error of ours.
     let _ = connection.io.shutdown().await;
     Ok(())
+}
+
+/// A command that begins.
+struct Begun {
+    number: u64,
+    /// Its place in the table.
+    index: usize,
+    consistency: Consistency,
+    arguments: Vec<Bytes>,
+    since: Instant,
+}
+
+/// Counts a command that has ended, and notes it if it was slow.
+fn account<K: KeyValue>(
+    server: &Server<K>,
+    client: &Client,
+    index: usize,
+    arguments: &[Bytes],
+    since: Instant,
+    failed: bool,
+) {
+    let took = since.elapsed();
+    if let Some(counters) = server.metrics.resp(index) {
+        counters.record(took, failed);
+    }
+    server.slow_log.note(&COMMANDS[index], arguments, took, || server.store.now_ms(), client);
 }
 
 struct Connection<'a, K, IO> {
@@ -160,7 +184,7 @@ struct Due {
 
 enum State {
     Ready(Reply),
-    Running { index: usize, access: Access, touched: Touched, bytes: usize, since: Instant },
+    Running { access: Access, touched: Touched, bytes: usize },
 }
 
 impl<K, IO> Drop for Connection<'_, K, IO> {
@@ -178,7 +202,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     ) -> Poll<io::Result<()>>
     where
         F: Future<Output = (u64, Reply)>,
-        S: Fn(u64, Consistency, &'static Spec, Vec<Bytes>) -> F,
+        S: Fn(Begun) -> F,
     {
         if let Poll::Ready(ended) = self.progress(cx, running, start) {
             return Poll::Ready(ended);
@@ -203,14 +227,13 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     fn progress<F, S>(
         &mut self,
         cx: &mut Context<'_>,
-        running: Pin<&mut UnderWay<F>>,
+        mut running: Pin<&mut UnderWay<F>>,
         start: &S,
     ) -> Poll<io::Result<()>>
     where
         F: Future<Output = (u64, Reply)>,
-        S: Fn(u64, Consistency, &'static Spec, Vec<Bytes>) -> F,
+        S: Fn(Begun) -> F,
     {
-        let mut running = running;
         loop {
             if self.reading == Reading::Open && self.is_stopped(cx) {
                 self.reading = Reading::Ended;
@@ -275,7 +298,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
     fn take_requests<F, S>(&mut self, mut running: Pin<&mut UnderWay<F>>, start: &S) -> bool
     where
         F: Future<Output = (u64, Reply)>,
-        S: Fn(u64, Consistency, &'static Spec, Vec<Bytes>) -> F,
+        S: Fn(Begun) -> F,
     {
         let mut progressed = false;
         let mut now = None;
@@ -302,7 +325,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             progressed = true;
             if let Some(reply) = dispatch::execute_now(self.server, consistency, spec, &arguments) {
                 self.keys.end(&touched, spec.access);
-                self.account_here(index, &arguments, since, reply.is_error());
+                account(self.server, self.client, index, &arguments, since, reply.is_error());
                 self.hold(reply.bytes(), spec.access);
                 self.due(State::Ready(reply));
                 continue;
@@ -310,8 +333,8 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             self.commands += 1;
             self.reads += usize::from(spec.access != Access::Write);
             self.request_bytes += bytes;
-            self.due(State::Running { index, access: spec.access, touched, bytes, since });
-            running.as_mut().push(start(number, consistency, spec, arguments));
+            self.due(State::Running { access: spec.access, touched, bytes });
+            running.as_mut().push(start(Begun { number, index, consistency, arguments, since }));
         }
         progressed
     }
@@ -371,7 +394,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         let since = Instant::now();
         let reply = connection::answer(self.server, self.client, &mut self.session, spec, arguments);
         let reply = reply.unwrap_or_else(Reply::from);
-        self.account_here(index, arguments, since, reply.is_error());
+        account(self.server, self.client, index, arguments, since, reply.is_error());
         if self.session.quit {
             self.reading = Reading::Closed;
         }
@@ -405,10 +428,8 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         let place = usize::try_from(number - self.first).unwrap_or(usize::MAX);
         let Some(due) = self.replies.get_mut(place) else { return };
         let reply_bytes = reply.bytes();
-        let failed = reply.is_error();
         self.server.note_error(&reply);
-        let State::Running { index, access, touched, bytes, since } =
-            std::mem::replace(&mut due.state, State::Ready(reply))
+        let State::Running { access, touched, bytes } = std::mem::replace(&mut due.state, State::Ready(reply))
         else {
             return;
         };
@@ -417,7 +438,6 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         self.reads -= usize::from(access != Access::Write);
         self.request_bytes -= bytes;
         self.hold(reply_bytes, access);
-        self.account(index, since, failed);
     }
 
     /// Holds the reply of a command that reads or writes, and learns from what is read what others may bring.
@@ -429,22 +449,6 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         self.typical_bytes = reply_bytes.max(self.typical_bytes - self.typical_bytes / 64);
         self.has_replied = true;
         self.server.memory.replied(reply_bytes);
-    }
-
-    /// Counts a command that has ended, and tells how long it took.
-    fn account(&self, index: usize, since: Instant, failed: bool) -> Duration {
-        let took = since.elapsed();
-        if let Some(counters) = self.server.metrics.resp(index) {
-            counters.record(took, failed);
-        }
-        took
-    }
-
-    /// The same of one that ran here, whose arguments are at hand.
-    fn account_here(&self, index: usize, arguments: &[Bytes], since: Instant, failed: bool) {
-        let took = self.account(index, since, failed);
-        let now_ms = || self.server.store.now_ms();
-        self.server.slow_log.note(&COMMANDS[index], arguments, took, now_ms, self.client);
     }
 
     /// Moves the replies whose turn has come to the output.

@@ -13,8 +13,8 @@ use dynamo::object::{Change, Condition, Expiry, Outcome};
 use futures::stream::{self, StreamExt};
 use std::collections::HashMap;
 
-/// `SET key value [NX | XX | IFEQ value | IFNE value | IFDEQ digest | IFDNE digest] [GET] [EX seconds | PX milliseconds | EXAT seconds |
-/// PXAT milliseconds | KEEPTTL]`
+/// `SET key value [NX | XX | IFEQ value | IFNE value | IFDEQ digest | IFDNE digest] [GET] [EX seconds |
+/// PX milliseconds | EXAT seconds | PXAT milliseconds | KEEPTTL]`
 pub(super) async fn set<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes]) -> Result<Reply, CommandError> {
     let options = SetOptions::parse(&arguments[3..])?;
     let expiry = options.expiry("set", store.now_ms())?;
@@ -45,8 +45,19 @@ pub(super) async fn msetex<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes
         return Err(CommandError::Unsupported { what: String::from("msetex"), reason: unsupported::TOGETHER });
     }
     let expiry = options.expiry("msetex", store.now_ms())?;
+    write_each(store, &arguments[2..end], expiry).await?;
+    Ok(Reply::Integer(1))
+}
+
+/// Writes pairs of keys and values, each for itself. When one fails, others may have been written.
+pub(super) async fn write_each<K: KeyValue>(
+    store: &Store<'_, K>,
+    pairs: &[Bytes],
+    expiry: Expiry,
+) -> Result<(), CommandError> {
+    // The last value of a key that is named twice wins, whichever write would end first.
     let pairs: HashMap<Bytes, Bytes> =
-        arguments[2..end].chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+        pairs.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
     let write = async |(key, value): (Bytes, Bytes)| match expiry {
         Expiry::At(expires_at_ms) => {
             store.overwrite(key, value, expires_at_ms).await.map(drop).map_err(CommandError::from)
@@ -58,8 +69,7 @@ pub(super) async fn msetex<K: KeyValue>(store: &Store<'_, K>, arguments: &[Bytes
     };
     let results: Vec<Result<(), CommandError>> =
         stream::iter(pairs).map(write).buffer_unordered(OPERATIONS_MAX).collect().await;
-    results.into_iter().collect::<Result<(), CommandError>>()?;
-    Ok(Reply::Integer(1))
+    results.into_iter().collect()
 }
 
 /// `GETSET key value`

@@ -1,16 +1,14 @@
 //! GET, MGET, MSET, GETRANGE, STRLEN, APPEND, SETRANGE.
 
-use super::dispatch::OPERATIONS_MAX;
 use super::error::CommandError;
 use super::parse::integer;
 use super::reply::Reply;
+use super::set::write_each;
 use super::several::read_each;
 use super::store::Store;
-use crate::coordinator::{KeyValue, RequestError};
+use crate::coordinator::KeyValue;
 use bytes::Bytes;
-use dynamo::object::Change;
-use futures::stream::{self, StreamExt};
-use std::collections::HashMap;
+use dynamo::object::{Change, Expiry};
 
 /// `GET key`
 pub(super) async fn get<K: KeyValue>(store: &Store<'_, K>, key: &Bytes) -> Result<Reply, CommandError> {
@@ -34,14 +32,7 @@ pub(super) async fn mget<K: KeyValue>(store: &Store<'_, K>, keys: &[Bytes]) -> R
 
 /// `MSET key value [key value …]`: each written for itself. When one fails, others may have been written.
 pub(super) async fn mset<K: KeyValue>(store: &Store<'_, K>, pairs: &[Bytes]) -> Result<Reply, CommandError> {
-    // The last value of a key that is named twice wins, whichever write would end first.
-    let pairs: HashMap<Bytes, Bytes> =
-        pairs.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
-    let writes = stream::iter(pairs).map(|(key, value)| store.overwrite(key, value, None));
-    let results: Vec<Result<_, RequestError>> = writes.buffer_unordered(OPERATIONS_MAX).collect().await;
-    for result in results {
-        result?;
-    }
+    write_each(store, pairs, Expiry::At(None)).await?;
     Ok(Reply::OK)
 }
 
