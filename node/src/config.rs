@@ -49,7 +49,7 @@ pub struct Limits {
     pub repair_pause: Duration,
     /// Bytes a second exchanged by anti-entropy, in both directions, for what this node begins.
     pub repair_bytes_per_second_max: u64,
-    /// Pause between two rounds of collecting what is dead.
+    /// Least pause between two rounds of collecting what is dead; longer after those that took long.
     pub collect_pause: Duration,
     /// How long a client's request may take before it is answered with an error.
     pub request_timeout: Duration,
@@ -93,7 +93,7 @@ impl Default for Limits {
             hint_pause: Duration::from_millis(500),
             repair_pause: Duration::from_secs(2),
             repair_bytes_per_second_max: 32 << 20,
-            collect_pause: Duration::from_secs(5),
+            collect_pause: Duration::from_secs(1),
             request_timeout: Duration::from_secs(5),
             replica_timeout: Duration::from_secs(1),
             redis: RedisSettings::default(),

@@ -5,6 +5,7 @@
 mod world;
 
 use annulus_operator::plan::{Desired, Objects, Observation, Observed, Pod, StoredRing, plan};
+use dynamo::ring::Quorums;
 use dynamo::token::{HashKey, PartitionCount};
 use uuid::Uuid;
 use world::World;
@@ -281,6 +282,70 @@ fn shrinking() -> Vec<(&'static str, Situation)> {
     ]
 }
 
+/// Five members in three zones, settled.
+fn zoned() -> World {
+    let mut world = World::new(5, 1);
+    world.desired.zones = true;
+    world.settle();
+    world
+}
+
+/// Five members that begin to hold three replicas instead of five.
+fn thinning() -> World {
+    let mut world = World::new(5, 1);
+    world.desired.quorums = quorums(5, 3, 3);
+    world.settle();
+    world.desired.quorums = quorums(3, 2, 2);
+    while world.ring().unwrap().partitions.iter().all(|placement| placement.also.is_none()) {
+        world.tick();
+    }
+    world
+}
+
+fn quorums(n: u8, r: u8, w: u8) -> Quorums {
+    Quorums { n, r, w, sloppy: true }
+}
+
+fn reshaping() -> Vec<(&'static str, Situation)> {
+    let (world, thinning) = (settled(5), thinning());
+    let epoch = thinning.ring().unwrap().epoch;
+    let more = |world: &World| wanting(world, |desired| desired.quorums = quorums(5, 3, 3));
+    vec![
+        ("a higher n is wanted", more(&world)),
+        ("a higher n is wanted, and the data does not fit", {
+            let mut small = settled(5);
+            small.disk_bytes = 30_000;
+            more(&small)
+        }),
+        ("a lower n is wanted", wanting(&world, |desired| desired.quorums = quorums(2, 1, 2))),
+        ("n is lowered; those that stay have yet to compare", {
+            with(&thinning, |observed| {
+                for ordinal in 0..5 {
+                    let status = &mut answer(observed, ordinal).status;
+                    status.synced.clear();
+                    status.epoch = epoch;
+                }
+            })
+        }),
+        ("other r and w are wanted", wanting(&world, |desired| desired.quorums = quorums(3, 1, 3))),
+        (
+            "a zone's nodes are given more weight",
+            wanting(&zoned(), |desired| {
+                desired.zone_weights.insert("zone-0".to_owned(), 3);
+            }),
+        ),
+        ("a member's pod runs in another zone than the ring says", {
+            with(&zoned(), |observed| pod(observed, 1).zone = Some("zone-2".to_owned()))
+        }),
+        ("a newcomer's zone is not known", {
+            let mut world = zoned();
+            world.desired.replicas = 6;
+            world.tick();
+            with(&world, |observed| pod(observed, 5).zone = None)
+        }),
+    ]
+}
+
 fn tending() -> Vec<(&'static str, Situation)> {
     let outdated = |observed: &mut Observed| {
         observed.objects = Objects::Current;
@@ -359,6 +424,7 @@ fn table() -> String {
         ("A first ring", making()),
         ("A lost ring", restoring()),
         ("Members", joining().into_iter().chain(moving()).collect()),
+        ("Replicas, zones and weights", reshaping()),
         ("Scale in", shrinking()),
         ("Restarts and volumes", tending()),
     ];

@@ -1,6 +1,7 @@
 //! What is asked and what is refused, weights, zones, and small rings.
 
 use crate::cluster::Cluster;
+use crate::oracle::fair_shares;
 use dynamo::claim::{Candidate, ClaimError, claim};
 use dynamo::preference::{MemberIndex, preference_list};
 use dynamo::token::PartitionCount;
@@ -101,6 +102,30 @@ fn replicas_are_in_different_zones_and_even_in_each() {
         for (member, load) in cluster.members.iter().zip(&step.loads) {
             let in_zone = cluster.members.iter().filter(|other| other.zone == member.zone).count();
             assert!(load.abs_diff(1024 / in_zone) <= 3, "{size} members: {member:?} holds {load}");
+        }
+    }
+}
+
+/// The bound that docs/rebalancing.md states, for zones of any sizes.
+#[test]
+fn in_zones_of_any_sizes_everyone_holds_its_share_give_or_take_n_partitions() {
+    for sizes in
+        [&[2, 2, 1][..], &[5, 1, 1], &[3, 2, 1, 1], &[4, 4, 1, 1], &[6, 2], &[3, 3, 2, 2, 1], &[1, 1, 1, 1, 7]]
+    {
+        for n in [2, 3] {
+            let mut cluster = Cluster::new(1024, n);
+            for (zone, &size) in (0_u16..).zip(sizes) {
+                (0..size).for_each(|_| cluster.join_as(1, Some(zone)));
+            }
+            let step = cluster.step();
+            let shares = fair_shares(1024, n, &cluster.members);
+            for ((member, load), share) in cluster.members.iter().zip(&step.loads).zip(shares) {
+                let fair = share * n as f64;
+                assert!(
+                    (*load as f64 - fair).abs() <= n as f64,
+                    "{sizes:?}: {member:?} holds {load}, fair were {fair}"
+                );
+            }
         }
     }
 }

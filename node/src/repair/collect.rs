@@ -20,6 +20,7 @@ use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// A member may wait for its peers meanwhile.
@@ -29,6 +30,10 @@ const MESSAGE_BYTES_MAX: usize = 8 << 20;
 const KEYS_BYTES_MAX: usize = 1 << 20;
 /// Objects that a round looks at, give or take a hash slot.
 const LOOKED_AT_MAX: usize = 100_000;
+/// After a round that took long there is a pause of as many times that, so that others have most of the machine, but of no
+/// more than so many of the usual pauses.
+const PAUSE_PER_ROUND: u32 = 20;
+const PAUSE_LONGEST: u32 = 5;
 const PAGE_ITEMS: usize = 1024;
 const PAGE_BYTES: usize = 2 << 20;
 
@@ -82,16 +87,18 @@ impl Collector {
 
     /// Collects until shutdown.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut from_slot = 0;
+        let (mut from_slot, mut pause) = (0, self.pause);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(self.pause) => {}
+                () = tokio::time::sleep(pause) => {}
             }
+            let began = Instant::now();
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.round(&mut from_slot) => {}
             }
+            pause = (began.elapsed() * PAUSE_PER_ROUND).clamp(self.pause, self.pause * PAUSE_LONGEST);
         }
     }
 

@@ -70,6 +70,20 @@ async fn requests_that_are_announced_and_never_end_take_no_more_memory_than_ther
 }
 
 #[tokio::test]
+async fn a_page_that_makes_a_browser_send_commands_gets_none_carried_out() {
+    let (served, mut first) = connect(Limits::default()).await;
+    for sent in ["POST / HTTP/1.1\r\nHost: a\r\n\r\nSET evil 1\r\n", "GET a\r\nhost: a\r\nSET evil 1\r\n"] {
+        let mut browser = TcpStream::connect(served.address).await.unwrap();
+        browser.write_all(sent.as_bytes()).await.unwrap();
+        let mut all = Vec::new();
+        // What it sent and nobody read may make the end of the connection a reset.
+        let end = tokio::time::timeout(Duration::from_secs(10), browser.read_to_end(&mut all)).await;
+        assert!(end.is_ok(), "the connection is still open after {sent:?}");
+    }
+    exchange(&mut first, b"EXISTS evil\r\nPING\r\n", ":0\r\n+PONG\r\n").await;
+}
+
+#[tokio::test]
 async fn keys_named_many_times_are_read_a_few_at_once() {
     let (served, mut connection) = connect(Limits::default()).await;
     exchange(&mut connection, b"SADD s a b\r\nSET k v\r\n", ":2\r\n+OK\r\n").await;

@@ -37,6 +37,23 @@ async fn commands_on_one_key_take_effect_in_their_order() {
     exchange(&mut connection, request.as_bytes(), &expected).await;
 }
 
+/// What clients send by the thousand: a write and something on the same key after it.
+#[tokio::test]
+async fn who_waits_for_its_key_holds_up_nobody_else() {
+    let served = serve(Memory::new(Limits::default())).await;
+    served.store.delay_ms.store(50, SeqCst);
+    let mut connection = TcpStream::connect(served.address).await.unwrap();
+    let request: String = (100..400).map(|key| format!("SET {key} {key}\r\nGET {key}\r\n")).collect();
+    let expected: String = (100..400).map(|key| format!("+OK\r\n$3\r\n{key}\r\n")).collect();
+    exchange(&mut connection, request.as_bytes(), &expected).await;
+    assert!(served.store.most_under_way.load(SeqCst) > 100, "they went side by side");
+    // Many for one key: each waits for the one before.
+    served.store.delay_ms.store(0, SeqCst);
+    let request: String = (0..2000).map(|turn| format!("SET a {turn}\r\nSTRLEN a\r\n")).collect();
+    let expected: String = (0..2000).map(|turn: u32| format!("+OK\r\n:{}\r\n", turn.to_string().len())).collect();
+    exchange(&mut connection, request.as_bytes(), &expected).await;
+}
+
 #[tokio::test]
 async fn a_count_sees_what_the_connection_wrote_before_it() {
     let served = serve(Memory::new(Limits::default())).await;

@@ -1,20 +1,23 @@
 //! Which keys the commands under way on one connection touch.
 //!
 //! Commands of one connection run side by side, yet must take effect as if one after the other. They do if a command
-//! waits for those before it that write one of its keys, and a write also for those that read one.
+//! waits for those before it that write one of its keys, and a write also for those that read one. So each key has a
+//! queue, and a command begins once it is at the head of those of all its keys; others go on meanwhile.
 
 use bytes::Bytes;
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 use super::command_table::{Access, Spec};
 
-/// Keys of the commands under way.
+/// Keys of the commands under way and of those that wait for them.
 #[derive(Debug, Default)]
 pub(super) struct KeysInFlight {
     state: RandomState,
     keys: HashMap<u64, Users, BuildHasherDefault<AsItIs>>,
+    /// How many keys a command waits for, by its number.
+    waiting: HashMap<u64, usize, BuildHasherDefault<AsItIs>>,
     commands: usize,
     all: bool,
 }
@@ -30,10 +33,34 @@ pub(super) enum Touched {
     All,
 }
 
+/// When a command begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// At once.
+    Now,
+    /// When [`KeysInFlight::end`] names it.
+    Later,
+}
+
 #[derive(Debug, Default)]
 struct Users {
     readers: usize,
     writer: bool,
+    /// Numbers of those who wait, in their order.
+    queue: VecDeque<(u64, Access)>,
+}
+
+impl Users {
+    /// Takes the key for one more command, if those that have it allow.
+    fn take(&mut self, access: Access) -> bool {
+        let writes = access == Access::Write;
+        if self.writer || (writes && self.readers > 0) {
+            return false;
+        }
+        self.writer = writes;
+        self.readers += usize::from(!writes);
+        true
+    }
 }
 
 impl KeysInFlight {
@@ -52,29 +79,36 @@ impl KeysInFlight {
         }
     }
 
-    /// Counts the command as under way unless it has to wait. `false`: it has to.
-    pub(super) fn begin(&mut self, touched: &Touched, access: Access) -> bool {
-        let free = match touched {
+    /// Whether a command may take its place: what touches all keys, only while nothing else is here, and nothing else
+    /// while that is.
+    pub(super) fn has_place(&self, touched: &Touched) -> bool {
+        match touched {
             Touched::All => self.commands == 0,
-            keys => !self.all && keys.hashes().iter().all(|hash| self.is_free(*hash, access)),
-        };
-        if !free {
-            return false;
+            _ => !self.all,
         }
-        self.commands += 1;
-        self.all |= *touched == Touched::All;
-        for hash in touched.hashes() {
-            let users = self.keys.entry(*hash).or_default();
-            match access {
-                Access::Write => users.writer = true,
-                _ => users.readers += 1,
-            }
-        }
-        true
     }
 
-    /// Counts it as done.
-    pub(super) fn end(&mut self, touched: &Touched, access: Access) {
+    /// Counts a command that [has a place](Self::has_place), and queues it for the keys that it has to wait for.
+    pub(super) fn begin(&mut self, number: u64, touched: &Touched, access: Access) -> Turn {
+        self.commands += 1;
+        self.all |= *touched == Touched::All;
+        let mut waits_for = 0;
+        for hash in touched.hashes() {
+            let users = self.keys.entry(*hash).or_default();
+            if !users.queue.is_empty() || !users.take(access) {
+                users.queue.push_back((number, access));
+                waits_for += 1;
+            }
+        }
+        if waits_for == 0 {
+            return Turn::Now;
+        }
+        self.waiting.insert(number, waits_for);
+        Turn::Later
+    }
+
+    /// Counts it as done, and tells `begins` the numbers of those that waited for it and nothing else.
+    pub(super) fn end(&mut self, touched: &Touched, access: Access, mut begins: impl FnMut(u64)) {
         self.commands -= 1;
         self.all = false;
         for hash in touched.hashes() {
@@ -83,14 +117,24 @@ impl KeysInFlight {
                 Access::Write => users.writer = false,
                 _ => users.readers -= 1,
             }
+            while let Some(&(number, access)) = users.queue.front() {
+                if !users.take(access) {
+                    break;
+                }
+                users.queue.pop_front();
+                let left = self.waiting.get_mut(&number).map_or(0, |waits_for| {
+                    *waits_for -= 1;
+                    *waits_for
+                });
+                if left == 0 {
+                    self.waiting.remove(&number);
+                    begins(number);
+                }
+            }
             if users.readers == 0 && !users.writer {
                 self.keys.remove(hash);
             }
         }
-    }
-
-    fn is_free(&self, hash: u64, access: Access) -> bool {
-        self.keys.get(&hash).is_none_or(|users| !users.writer && (access != Access::Write || users.readers == 0))
     }
 }
 
@@ -127,33 +171,59 @@ impl Hasher for AsItIs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Turn::{Later, Now};
 
-    fn begin(keys: &mut KeysInFlight, line: &str) -> Option<(Touched, Access)> {
-        let arguments: Vec<Bytes> = line.split(' ').map(|word| Bytes::from(word.to_owned())).collect();
-        let (_, spec) = Spec::find(&arguments[0]).unwrap();
-        let touched = keys.touched(spec, &arguments);
-        keys.begin(&touched, spec.access).then_some((touched, spec.access))
+    #[derive(Default)]
+    struct Connection {
+        keys: KeysInFlight,
+        commands: Vec<(Touched, Access)>,
+    }
+
+    impl Connection {
+        /// `None`: it has no place. Commands that have one are numbered from 0.
+        fn begin(&mut self, line: &str) -> Option<Turn> {
+            let arguments: Vec<Bytes> = line.split(' ').map(|word| Bytes::from(word.to_owned())).collect();
+            let (_, spec) = Spec::find(&arguments[0]).unwrap();
+            let touched = self.keys.touched(spec, &arguments);
+            if !self.keys.has_place(&touched) {
+                return None;
+            }
+            let turn = self.keys.begin(self.commands.len() as u64, &touched, spec.access);
+            self.commands.push((touched, spec.access));
+            Some(turn)
+        }
+
+        /// Numbers of those that begin now that this one has ended.
+        fn end(&mut self, number: usize) -> Vec<u64> {
+            let (touched, access) = &self.commands[number];
+            let mut begun = Vec::new();
+            self.keys.end(touched, *access, |number| begun.push(number));
+            begun
+        }
     }
 
     #[test]
-    fn what_waits_for_what() {
-        let mut keys = KeysInFlight::default();
-        let get = begin(&mut keys, "get a").unwrap();
-        let again = begin(&mut keys, "mget a b a").expect("reads do not wait for reads");
-        assert_eq!(begin(&mut keys, "set a 1"), None, "a write waits for reads before it");
-        assert_eq!(begin(&mut keys, "dbsize"), None, "a look at all keys waits for everything");
-        let other = begin(&mut keys, "set c 1").expect("other keys do not wait");
-        keys.end(&get.0, get.1);
-        assert_eq!(begin(&mut keys, "set a 1"), None, "there is still the second read");
-        keys.end(&again.0, again.1);
-        let set = begin(&mut keys, "mset a 1 a 2").unwrap();
-        assert_eq!(begin(&mut keys, "get a"), None, "a read waits for writes before it");
-        keys.end(&set.0, set.1);
-        keys.end(&other.0, other.1);
-        let all = begin(&mut keys, "scan 0").unwrap();
-        assert_eq!(begin(&mut keys, "get a"), None);
-        keys.end(&all.0, all.1);
-        assert!(begin(&mut keys, "get a").is_some());
-        assert_eq!(keys.keys.len(), 1, "nothing is left behind");
+    fn a_command_waits_for_those_before_it_on_its_keys_and_for_no_others() {
+        let mut connection = Connection::default();
+        assert_eq!(connection.begin("get a"), Some(Now));
+        assert_eq!(connection.begin("mget a b a"), Some(Now), "reads do not wait for reads");
+        assert_eq!(connection.begin("set a 1"), Some(Later), "a write waits for reads before it");
+        assert_eq!(connection.begin("set c 1"), Some(Now), "other keys do not wait");
+        assert_eq!(connection.begin("get a"), Some(Later), "nobody overtakes who waits");
+        assert_eq!(connection.begin("mget a c"), Some(Later));
+        assert_eq!(connection.begin("mset a 1 b 2 c 3"), Some(Later));
+        assert_eq!(connection.begin("dbsize"), None, "a look at all keys waits for everything");
+        assert_eq!(connection.end(0), []);
+        assert_eq!(connection.end(1), [2], "the last of the reads has ended");
+        assert_eq!(connection.end(2), [4], "the other read waits for c, too");
+        assert_eq!(connection.end(3), [5]);
+        assert_eq!(connection.end(4), []);
+        assert_eq!(connection.end(5), [6]);
+        assert_eq!(connection.end(6), []);
+        assert!(connection.keys.keys.is_empty() && connection.keys.waiting.is_empty(), "nothing is left behind");
+        assert_eq!(connection.begin("scan 0"), Some(Now));
+        assert_eq!(connection.begin("get a"), None);
+        assert_eq!(connection.end(7), []);
+        assert_eq!(connection.begin("get a"), Some(Now));
     }
 }

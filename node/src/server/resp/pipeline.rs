@@ -3,12 +3,14 @@
 //! Everything happens in one `poll`: parse what was read, start what may start, collect what is done, write, read on. A
 //! client that does not take its replies, or sends more than can be carried out, is not read from until it does.
 
+mod room;
+
 use super::clients::Client;
 use super::command_table::{Access, COMMANDS, Id, Spec};
 use super::connection::{self, Session};
 use super::dispatch;
 use super::error::CommandError;
-use super::in_flight::{KeysInFlight, Touched};
+use super::in_flight::{KeysInFlight, Touched, Turn};
 use super::output::Output;
 use super::parse::{ARGUMENT_BYTES, Request, RequestParser};
 use super::patience::{Patience, Stall};
@@ -34,8 +36,6 @@ const COMMANDS_MAX: usize = 1024;
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
 
-/// While a command is under way its reply may be here as often as this: its own replica's and another's.
-const COPIES: usize = 2;
 const CLIENTS_FULL: &str = "other clients have yet to take their replies, and there is no memory for more";
 
 /// Serves one connection until the client or the server ends it.
@@ -123,13 +123,13 @@ struct Connection<'a, K, IO> {
     parser: RequestParser,
     session: Session,
     read_bytes: usize,
-    /// A command that waits for others to give its keys free, or for room for its reply.
+    /// A command that waits for all before it to end, or for room for its reply, and so does all that follows it.
     waiting: Option<Parsed>,
     keys: KeysInFlight,
     /// Replies that are due, in order; the first is that of command number `first`.
     replies: VecDeque<Due>,
     first: u64,
-    /// Commands under way.
+    /// Commands under way, and those that wait for them to give their keys free.
     commands: usize,
     /// Those of them that do not write.
     reads: usize,
@@ -175,6 +175,15 @@ struct Parsed {
     consistency: Consistency,
 }
 
+impl Parsed {
+    /// Its state while it is under way, and what it is carried out with.
+    fn begins(self, number: u64, since: Instant) -> (State, Begun) {
+        let Self { index, spec, arguments, bytes, touched, consistency } = self;
+        let running = Running { access: spec.access, touched, bytes };
+        (State::Running(running), Begun { number, index, consistency, arguments, since })
+    }
+}
+
 /// A reply that is due.
 struct Due {
     protocol: Protocol,
@@ -184,7 +193,22 @@ struct Due {
 
 enum State {
     Ready(Reply),
-    Running { access: Access, touched: Touched, bytes: usize },
+    Running(Running),
+    /// Waits for commands before it that touch its keys.
+    Waiting(Box<Parsed>),
+}
+
+/// What there is to know of a command under way when it ends.
+struct Running {
+    access: Access,
+    touched: Touched,
+    bytes: usize,
+}
+
+/// What a browser says that a page made send commands (cross-protocol scripting); as Redis, nothing after it is carried
+/// out.
+fn is_http(command: &[u8]) -> bool {
+    command.eq_ignore_ascii_case(b"post") || command.eq_ignore_ascii_case(b"host:")
 }
 
 impl<K, IO> Drop for Connection<'_, K, IO> {
@@ -241,7 +265,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             let mut progressed = self.take_requests(running.as_mut(), start);
             let was_full = !self.may_start();
             while let Poll::Ready(Some((number, reply))) = running.as_mut().poll_next(cx) {
-                self.complete(number, reply);
+                self.complete(number, reply, running.as_mut(), start);
                 progressed = true;
             }
             self.encode_ready();
@@ -314,29 +338,48 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 self.waiting = Some(parsed);
                 break;
             }
-            if !self.keys.begin(&parsed.touched, parsed.spec.access) {
+            if !self.keys.has_place(&parsed.touched) {
                 self.waiting = Some(parsed);
                 break;
             }
             self.count();
-            let number = self.first + self.replies.len() as u64;
-            let Parsed { index, spec, arguments, bytes, touched, consistency } = parsed;
-            let since = *now.get_or_insert_with(Instant::now);
             progressed = true;
-            if let Some(reply) = dispatch::execute_now(self.server, consistency, spec, &arguments) {
-                self.keys.end(&touched, spec.access);
-                account(self.server, self.client, index, &arguments, since, reply.is_error());
-                self.hold(reply.bytes(), spec.access);
-                self.due(State::Ready(reply));
-                continue;
-            }
-            self.commands += 1;
-            self.reads += usize::from(spec.access != Access::Write);
-            self.request_bytes += bytes;
-            self.due(State::Running { access: spec.access, touched, bytes });
-            running.as_mut().push(start(Begun { number, index, consistency, arguments, since }));
+            let since = *now.get_or_insert_with(Instant::now);
+            self.begin(parsed, since, running.as_mut(), start);
         }
         progressed
+    }
+
+    /// Gives a command its place among the replies, and carries it out unless it has to wait for its keys.
+    fn begin<F, S>(&mut self, parsed: Parsed, since: Instant, running: Pin<&mut UnderWay<F>>, start: &S)
+    where
+        F: Future<Output = (u64, Reply)>,
+        S: Fn(Begun) -> F,
+    {
+        let number = self.first + self.replies.len() as u64;
+        let access = parsed.spec.access;
+        let turn = self.keys.begin(number, &parsed.touched, access);
+        if turn == Turn::Now
+            && let Some(reply) =
+                dispatch::execute_now(self.server, parsed.consistency, parsed.spec, &parsed.arguments)
+        {
+            // Nobody can have queued behind it.
+            self.keys.end(&parsed.touched, access, |_| {});
+            account(self.server, self.client, parsed.index, &parsed.arguments, since, reply.is_error());
+            self.hold(reply.bytes(), access);
+            self.due(State::Ready(reply));
+            return;
+        }
+        self.commands += 1;
+        self.reads += usize::from(access != Access::Write);
+        self.request_bytes += parsed.bytes;
+        if turn == Turn::Later {
+            self.due(State::Waiting(Box::new(parsed)));
+            return;
+        }
+        let (state, begun) = parsed.begins(number, since);
+        self.due(state);
+        running.push(start(begun));
     }
 
     /// The next command that needs the store; those before it that need none are answered on the way.
@@ -359,6 +402,11 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             };
             *progressed = true;
             let Some((index, spec)) = Spec::find(&arguments[0]) else {
+                if is_http(&arguments[0]) {
+                    tracing::warn!(address = %self.client.address(), "HTTP was sent to the port of Redis clients");
+                    self.reading = Reading::Closed;
+                    return None;
+                }
                 self.refuse(CommandError::not_served(&arguments).into());
                 continue;
             };
@@ -424,20 +472,35 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         self.replies.push_back(Due { protocol: self.session.protocol, silent, state });
     }
 
-    fn complete(&mut self, number: u64, reply: Reply) {
-        let place = usize::try_from(number - self.first).unwrap_or(usize::MAX);
-        let Some(due) = self.replies.get_mut(place) else { return };
-        let reply_bytes = reply.bytes();
+    /// Puts a reply in its place, and begins what waited for its command alone.
+    fn complete<F, S>(&mut self, number: u64, reply: Reply, mut running: Pin<&mut UnderWay<F>>, start: &S)
+    where
+        F: Future<Output = (u64, Reply)>,
+        S: Fn(Begun) -> F,
+    {
         self.server.note_error(&reply);
-        let State::Running { access, touched, bytes } = std::mem::replace(&mut due.state, State::Ready(reply))
-        else {
-            return;
-        };
-        self.keys.end(&touched, access);
+        let reply_bytes = reply.bytes();
+        let Some(state) = self.state_of(number) else { return };
+        let State::Running(ended) = std::mem::replace(state, State::Ready(reply)) else { return };
+        let mut released = Vec::new();
+        self.keys.end(&ended.touched, ended.access, |number| released.push(number));
         self.commands -= 1;
-        self.reads -= usize::from(access != Access::Write);
-        self.request_bytes -= bytes;
-        self.hold(reply_bytes, access);
+        self.reads -= usize::from(ended.access != Access::Write);
+        self.request_bytes -= ended.bytes;
+        self.hold(reply_bytes, ended.access);
+        for number in released {
+            let Some(state) = self.state_of(number) else { continue };
+            // What it is for a moment is never seen.
+            let State::Waiting(parsed) = std::mem::replace(state, State::Ready(Reply::Null)) else { continue };
+            let (begins, begun) = parsed.begins(number, Instant::now());
+            *state = begins;
+            running.as_mut().push(start(begun));
+        }
+    }
+
+    fn state_of(&mut self, number: u64) -> Option<&mut State> {
+        let place = usize::try_from(number - self.first).unwrap_or(usize::MAX);
+        self.replies.get_mut(place).map(|due| &mut due.state)
     }
 
     /// Holds the reply of a command that reads or writes, and learns from what is read what others may bring.
@@ -463,61 +526,6 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 reply.encode(protocol, &mut self.output);
             }
         }
-    }
-
-    /// Whether one more command may begin, by what is under way and by what the client has not taken.
-    fn may_start(&self) -> bool {
-        let limits = self.server.store.limits();
-        let untaken = self.untaken();
-        self.replies.len() < COMMANDS_MAX
-            && self.request_bytes <= limits.connection_request_bytes_max
-            && untaken <= limits.connection_reply_bytes_max
-            && self.server.memory.has_room(untaken + self.request_bytes)
-    }
-
-    /// Bytes of replies that the client has not taken, and of those to be expected.
-    fn untaken(&self) -> usize {
-        self.output.bytes() + self.held_bytes + self.reads * self.expected_bytes() * COPIES
-    }
-
-    /// What a command is expected to bring.
-    fn expected_bytes(&self) -> usize {
-        match self.has_replied {
-            true => self.typical_bytes,
-            false => self.server.memory.expected_bytes(),
-        }
-    }
-
-    /// Whether what a command will probably bring may be held besides what is held already.
-    fn has_room_for_reply(&self, parsed: &Parsed) -> bool {
-        if parsed.spec.access == Access::Write {
-            return true;
-        }
-        let expected = self.expected_bytes() * COPIES;
-        match self.holds_nothing() {
-            true => self.server.memory.has_room_for_one(expected),
-            false => self.server.memory.has_room(self.untaken() + self.request_bytes + expected),
-        }
-    }
-
-    fn holds_nothing(&self) -> bool {
-        self.commands == 0 && self.replies.is_empty() && self.output.bytes() == 0
-    }
-
-    /// Tells the server what this connection holds.
-    fn count(&mut self) {
-        let input = self.input.capacity().max(self.parser.held_bytes());
-        let holds = self.untaken() + self.request_bytes + input;
-        self.server.memory.change(self.counted_bytes, holds);
-        self.counted_bytes = holds;
-        let told = &self.client.holds;
-        told.input_bytes.store(self.input.len(), Relaxed);
-        told.input_room_bytes.store(self.input.capacity(), Relaxed);
-        told.request_bytes.store(self.request_bytes, Relaxed);
-        told.output_bytes.store(self.output.bytes() + self.held_bytes, Relaxed);
-        told.received_bytes.store(self.received, Relaxed);
-        told.sent_bytes.store(self.sent, Relaxed);
-        told.commands.store(self.first + self.replies.len() as u64, Relaxed);
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
