@@ -26,8 +26,9 @@ pub struct Pressure {
 }
 
 impl Pressure {
-    /// Takes a window into account: the 99th percentile of its requests, how many they were, and whether partitions
-    /// were copied to or from the node meanwhile.
+    /// Takes a window into account: the 99th percentile of its requests, how many they were, and whether more than
+    /// [`LITTLE`] was copied to or from the node meanwhile. So where clients feel something that copying is not the
+    /// cause of, it is usual soon: copying slows down, and what they still feel is none of it.
     pub fn window(&mut self, p99: Duration, samples: u64, copying: bool) {
         if samples < SAMPLES_MIN {
             // Whoever is there may feel anything, but there is no sign of it.
@@ -39,7 +40,8 @@ impl Pressure {
             Some(usual) if !copying => *usual += LEARN * (p99 - *usual),
             // What was never seen without copying cannot be compared; it gets less from here, if copying is why.
             None => self.usual = Some(p99),
-            Some(usual) => *usual = usual.min(p99),
+            // Not at once what one window happened to be: few requests have a tail of many lengths.
+            Some(usual) => *usual += LEARN * (p99 - *usual).min(0.0),
         }
         self.now = self.usual.map_or(0.0, |usual| p99 / usual);
     }
@@ -63,13 +65,16 @@ pub struct Throttle {
 }
 
 /// Rate that a node begins with beside clients, in bytes a second. Many nodes may begin at once, on one machine even.
-const FIRST: f64 = (2 << 20) as f64;
-/// Each window without pressure adds this much.
-const ADDED: f64 = (1 << 20) as f64;
+const FIRST: f64 = (1 << 20) as f64;
+/// Each window without pressure adds this part of the rate: it doubles in three seconds, and what clients have just borne is
+/// never left far behind.
+const ADDED: f64 = 1.0 / 16.0;
 /// Each window with pressure leaves this part.
 const LEFT: f64 = 0.6;
 /// However much clients feel, copying goes on at this rate: a move that never ends protects nobody.
-const LEAST: f64 = (1 << 20) as f64;
+const LEAST: f64 = (512 << 10) as f64;
+/// What is copied at this rate, in bytes a second, is not what clients feel.
+pub const LITTLE: f64 = 2.0 * LEAST;
 /// No disk or network that this is for is faster.
 const MOST: f64 = (4_u64 << 30) as f64;
 
@@ -88,7 +93,7 @@ impl Throttle {
         let rate = match pressure {
             pressure if pressure > PRESSURE_MAX => self.rate * LEFT,
             pressure if pressure > PRESSURE_ENOUGH || self.alone => self.rate,
-            _ => self.rate + ADDED,
+            _ => self.rate * (1.0 + ADDED),
         };
         self.rate = rate.clamp(self.least, self.most);
     }

@@ -1,7 +1,7 @@
 //! What this node's clients feel of what is copied: a window of their latencies, looked at several times a second.
 
 use crate::beat::Beat;
-use dynamo::throttle::{Pressure, SAMPLES_MIN};
+use dynamo::throttle::{LITTLE, Pressure, SAMPLES_MIN};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -25,19 +25,18 @@ pub struct Foreground {
     asked: AtomicBool,
     /// Bytes of pages handed out to members that copy from here, ever.
     handed_out: AtomicU64,
-    /// Whether leftovers were dropped since the last look.
-    dropped: AtomicBool,
+    /// Bytes copied from here, to here or dropped here since the last look.
+    worked: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     pressure: Pressure,
-    handed_out: u64,
     /// Windows whose requests are still in the buckets.
     windows: u32,
-    /// Whether partitions were copied or dropped in any of them.
-    copying: bool,
+    /// Bytes copied or dropped in them.
+    worked: u64,
 }
 
 impl Default for Foreground {
@@ -46,7 +45,7 @@ impl Default for Foreground {
             buckets: std::array::from_fn(|_| AtomicU32::new(0)),
             asked: AtomicBool::new(false),
             handed_out: AtomicU64::new(0),
-            dropped: AtomicBool::new(false),
+            worked: AtomicU64::new(0),
             state: Mutex::default(),
         }
     }
@@ -70,11 +69,12 @@ impl Foreground {
     /// Bytes were handed out to a member that copies from here.
     pub fn hand_out(&self, bytes: u64) {
         self.handed_out.fetch_add(bytes, Relaxed);
+        self.work(bytes);
     }
 
-    /// Leftovers were dropped.
-    pub fn drop_here(&self) {
-        self.dropped.store(true, Relaxed);
+    /// So many bytes were copied or dropped, or something was done that costs as much.
+    pub fn work(&self, bytes: u64) {
+        self.worked.fetch_add(bytes, Relaxed);
     }
 
     /// Bytes handed out to members that copy from here since the start.
@@ -90,24 +90,22 @@ impl Foreground {
         if self.is_asked() { pressure.max(1.0) } else { pressure }
     }
 
-    /// Ends a window. `copying`: whether this node copies from others.
-    pub(super) fn look(&self, copying: bool) -> f64 {
+    /// Ends a window.
+    pub(super) fn look(&self) -> f64 {
         let mut state = self.state.lock();
         self.asked.store(false, Relaxed);
-        let handed_out = self.handed_out();
-        let copied_from = std::mem::replace(&mut state.handed_out, handed_out) != handed_out;
-        let dropped = self.dropped.swap(false, Relaxed);
         state.windows += 1;
-        state.copying |= copying || copied_from || dropped;
+        state.worked += self.worked.swap(0, Relaxed);
         let samples: u64 = self.buckets.iter().map(|bucket| u64::from(bucket.load(Relaxed))).sum();
         if (1..SAMPLES_MIN).contains(&samples) && state.windows < WINDOWS_TOGETHER_MAX {
-            state.pressure.window(Duration::ZERO, samples, copying);
+            state.pressure.window(Duration::ZERO, samples, false);
             return state.pressure.get();
         }
         let counts: Vec<u64> = self.buckets.iter().map(|bucket| u64::from(bucket.swap(0, Relaxed))).collect();
         let samples: u64 = counts.iter().sum();
-        state.windows = 0;
-        let copying = std::mem::take(&mut state.copying);
+        let seconds = WINDOW.as_secs_f64() * f64::from(std::mem::take(&mut state.windows));
+        #[allow(clippy::cast_precision_loss, reason = "what matters is the order of magnitude")]
+        let copying = std::mem::take(&mut state.worked) as f64 > LITTLE * seconds;
         state.pressure.window(percentile_99(&counts, samples), samples, copying);
         state.pressure.get()
     }
@@ -129,7 +127,7 @@ pub(super) async fn watch(
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {
                 let copying = copying();
-                looked(foreground.look(copying), copying);
+                looked(foreground.look(), copying);
             }
         }
     }
@@ -180,28 +178,29 @@ mod tests {
         let foreground = Foreground::default();
         (0..990).for_each(|_| foreground.record(3000));
         (0..10).for_each(|_| foreground.record(900_000));
-        let _ = foreground.look(false);
+        let _ = foreground.look();
         (0..990).for_each(|_| foreground.record(3000));
         (0..20).for_each(|_| foreground.record(900_000));
-        foreground.hand_out(1);
-        assert!(foreground.look(false) > 100.0, "slow requests while something is copied are pressure");
+        foreground.hand_out(4 << 20);
+        assert!(foreground.look() > 100.0, "slow requests while something is copied are pressure");
         (0..100).for_each(|_| foreground.record(900_000));
-        foreground.drop_here();
-        assert!(foreground.look(false) > 100.0, "and so they are while leftovers are dropped");
-        assert!(foreground.look(true) < 1.0, "and where nobody asks there is none");
+        foreground.work(4 << 20);
+        assert!(foreground.look() > 100.0, "and so they are while leftovers are dropped");
+        assert!(foreground.look() < 1.0, "and where nobody asks there is none");
     }
 
     #[test]
     fn few_requests_are_taken_together_and_the_first_is_somebody_at_once() {
         let foreground = Foreground::default();
-        assert!(foreground.look(true) < 0.5 && foreground.pressure() < 0.5, "nobody is there");
+        assert!(foreground.look() < 0.5 && foreground.pressure() < 0.5, "nobody is there");
         (0..100).for_each(|_| foreground.record(3000));
         assert!((foreground.pressure() - 1.0).abs() < 0.01, "before the window is over");
-        let _ = foreground.look(false);
+        let _ = foreground.look();
+        foreground.work(4 << 20);
         (0..20).for_each(|_| foreground.record(30_000));
-        assert!((foreground.look(true) - 1.0).abs() < 0.01, "too few to tell");
+        assert!((foreground.look() - 1.0).abs() < 0.01, "too few to tell");
         (0..20).for_each(|_| foreground.record(30_000));
-        assert!(foreground.look(true) > 5.0, "those of both windows are enough");
-        assert!(foreground.look(true) < 0.5 && foreground.pressure() < 0.5, "nobody is left");
+        assert!(foreground.look() > 5.0, "those of both windows are enough");
+        assert!(foreground.look() < 0.5 && foreground.pressure() < 0.5, "nobody is left");
     }
 }

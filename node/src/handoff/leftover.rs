@@ -90,7 +90,7 @@ impl<'a> Pace<'a> {
 
     /// Waits until these bytes, just dropped, are paid for.
     async fn pay(&mut self, bytes: usize) {
-        self.foreground.drop_here();
+        self.foreground.work(bytes as u64);
         if self.looked.elapsed() >= WINDOW {
             self.throttle.adjust(self.foreground.pressure());
             self.looked = Instant::now();

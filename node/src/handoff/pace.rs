@@ -97,6 +97,7 @@ impl Pace {
 
     /// Waits until these bytes, just received, are paid for.
     pub(super) async fn pay(&self, bytes: u64) {
+        self.foreground.work(bytes);
         let until = {
             let mut state = self.state.lock();
             if self.foreground.is_asked() {
