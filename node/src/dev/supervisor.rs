@@ -9,13 +9,15 @@ use dynamo::moves::{self, Pace, Reports, Step, Wanted, Wish};
 use dynamo::ring::{Quorums, Ring, from_json, to_json};
 use dynamo::token::{HashKey, PartitionCount};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 /// A node that ends this often before there is a ring will not start at all.
 const EARLY_ENDS_MAX: u32 = 3;
 const TICK: Duration = Duration::from_millis(300);
+/// Least time between two rings, as with the operator: each makes all nodes flush it before they answer by it.
+const EPOCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// A running dev ring.
 struct Supervisor {
@@ -24,6 +26,8 @@ struct Supervisor {
     pace: Pace,
     nodes: BTreeMap<usize, Node>,
     ring: Option<Ring>,
+    /// When a ring was last published.
+    published: Option<Instant>,
     gone: BTreeSet<Uuid>,
     /// How often nodes had to be started again before all had answered once.
     early_ends: u32,
@@ -50,8 +54,9 @@ pub async fn run(directory: Directory, settings: Settings, parallel_moves: usize
     };
     let pace = Pace { parallel_moves };
     let (nodes, gone) = (BTreeMap::new(), BTreeSet::new());
-    let (early_ends, at_target) = (0, AtTarget::default());
-    let mut supervisor = Supervisor { directory, settings, pace, nodes, ring, gone, early_ends, at_target };
+    let (published, early_ends, at_target) = (None, 0, AtTarget::default());
+    let mut supervisor =
+        Supervisor { directory, settings, pace, nodes, ring, published, gone, early_ends, at_target };
     let mut said_ready = false;
     let result = loop {
         match supervisor.tick().await {
@@ -138,6 +143,10 @@ impl Supervisor {
                     })
                     .collect();
                 match moves::advance(ring, &wanted, &reports, self.pace)? {
+                    Step::Publish(..) if self.published.is_some_and(|at| at.elapsed() < EPOCH_PAUSE) => {
+                        self.push(statuses).await;
+                        return Ok(vec![String::from("a second since the ring before")]);
+                    }
                     Step::Publish(next, change) => {
                         if change.retargeted {
                             let replicas =
@@ -163,6 +172,7 @@ impl Supervisor {
         };
         self.directory.set_ring(&to_json(&next))?;
         self.ring = Some(next);
+        self.published = Some(Instant::now());
         self.push(statuses).await;
         Ok(Vec::new())
     }
