@@ -213,17 +213,17 @@ mod tests {
         assert_eq!(connection.begin("mget a c"), Some(Later));
         assert_eq!(connection.begin("mset a 1 b 2 c 3"), Some(Later));
         assert_eq!(connection.begin("dbsize"), None, "a look at all keys waits for everything");
-        assert_eq!(connection.end(0), []);
+        assert!(connection.end(0).is_empty());
         assert_eq!(connection.end(1), [2], "the last of the reads has ended");
         assert_eq!(connection.end(2), [4], "the other read waits for c, too");
         assert_eq!(connection.end(3), [5]);
-        assert_eq!(connection.end(4), []);
+        assert!(connection.end(4).is_empty());
         assert_eq!(connection.end(5), [6]);
-        assert_eq!(connection.end(6), []);
+        assert!(connection.end(6).is_empty());
         assert!(connection.keys.keys.is_empty() && connection.keys.waiting.is_empty(), "nothing is left behind");
         assert_eq!(connection.begin("scan 0"), Some(Now));
         assert_eq!(connection.begin("get a"), None);
-        assert_eq!(connection.end(7), []);
+        assert!(connection.end(7).is_empty());
         assert_eq!(connection.begin("get a"), Some(Now));
     }
 }
