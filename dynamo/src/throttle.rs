@@ -1,5 +1,5 @@
-//! How fast partitions may be copied while clients are served: additive increase, multiplicative decrease (Chiu and Jain,
-//! 1989), with the delay that clients notice as the sign of congestion (as in LEDBAT, RFC 6817).
+//! How fast partitions may be copied while clients are served: a small part more in each window, a large part less once it
+//! is felt (multiplicative increase and decrease: Chiu and Jain, 1989), with the delay that clients notice as the sign of congestion (as in LEDBAT, RFC 6817).
 //!
 //! Each node watches how long its clients' requests take, in windows of a fraction of a second, and compares with what
 //! is usual while nothing is copied. Whoever copies goes by the worse of its own pressure and its sources'. While none of

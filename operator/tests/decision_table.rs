@@ -177,10 +177,26 @@ fn targeted() -> Situation {
 fn copying() -> World {
     let mut moving = settled(3);
     moving.desired.replicas = 5;
-    while moving.ring().unwrap().partitions.iter().all(|placement| placement.also.is_none()) {
-        moving.tick();
+    until_moving(moving)
+}
+
+fn until_moving(mut world: World) -> World {
+    while world.ring().unwrap().partitions.iter().all(|placement| placement.also.is_none()) {
+        world.tick();
     }
-    moving
+    world
+}
+
+/// Everyone knows the ring, and nobody has copied or compared anything for it.
+fn nothing_synced(world: &World) -> Situation {
+    let epoch = world.ring().unwrap().epoch;
+    with(world, |observed| {
+        for ordinal in 0..5 {
+            let status = &mut answer(observed, ordinal).status;
+            status.synced.clear();
+            status.epoch = epoch;
+        }
+    })
 }
 
 fn moving() -> Vec<(&'static str, Situation)> {
@@ -188,13 +204,7 @@ fn moving() -> Vec<(&'static str, Situation)> {
     joined.desired.replicas = 5;
     joined.tick();
     let moving = copying();
-    let (_, mut quiet) = of(&moving);
-    for pod in &mut quiet.pods {
-        if let Observation::Answer(answer) = &mut pod.node {
-            answer.status.synced.clear();
-            answer.status.epoch = moving.ring().unwrap().epoch;
-        }
-    }
+    let (_, quiet) = nothing_synced(&moving);
     vec![
         ("newcomers are not yet reached by all members", {
             let (desired, mut observed) = targeted();
@@ -296,10 +306,7 @@ fn thinning() -> World {
     world.desired.quorums = quorums(5, 3, 3);
     world.settle();
     world.desired.quorums = quorums(3, 2, 2);
-    while world.ring().unwrap().partitions.iter().all(|placement| placement.also.is_none()) {
-        world.tick();
-    }
-    world
+    until_moving(world)
 }
 
 fn quorums(n: u8, r: u8, w: u8) -> Quorums {
@@ -307,8 +314,7 @@ fn quorums(n: u8, r: u8, w: u8) -> Quorums {
 }
 
 fn reshaping() -> Vec<(&'static str, Situation)> {
-    let (world, thinning) = (settled(5), thinning());
-    let epoch = thinning.ring().unwrap().epoch;
+    let world = settled(5);
     let more = |world: &World| wanting(world, |desired| desired.quorums = quorums(5, 3, 3));
     vec![
         ("a higher n is wanted", more(&world)),
@@ -318,15 +324,7 @@ fn reshaping() -> Vec<(&'static str, Situation)> {
             more(&small)
         }),
         ("a lower n is wanted", wanting(&world, |desired| desired.quorums = quorums(2, 1, 2))),
-        ("n is lowered; those that stay have yet to compare", {
-            with(&thinning, |observed| {
-                for ordinal in 0..5 {
-                    let status = &mut answer(observed, ordinal).status;
-                    status.synced.clear();
-                    status.epoch = epoch;
-                }
-            })
-        }),
+        ("n is lowered; those that stay have yet to compare", nothing_synced(&thinning())),
         ("other r and w are wanted", wanting(&world, |desired| desired.quorums = quorums(3, 1, 3))),
         (
             "a zone's nodes are given more weight",

@@ -142,11 +142,9 @@ impl Supervisor {
                         Some((uuid_from("incarnation", &status.incarnation).ok()?, report(status)))
                     })
                     .collect();
-                match moves::advance(ring, &wanted, &reports, self.pace)? {
-                    Step::Publish(..) if self.published.is_some_and(|at| at.elapsed() < EPOCH_PAUSE) => {
-                        self.push(statuses).await;
-                        return Ok(vec![String::from("a second since the ring before")]);
-                    }
+                let too_soon = self.published.is_some_and(|at| at.elapsed() < EPOCH_PAUSE);
+                let waiting = match moves::advance(ring, &wanted, &reports, self.pace)? {
+                    Step::Publish(..) if too_soon => vec![String::from("a second since the ring before")],
                     Step::Publish(next, change) => {
                         if change.retargeted {
                             let replicas =
@@ -157,21 +155,26 @@ impl Supervisor {
                                 replicas: replicas.sum(),
                             };
                         }
-                        *next
+                        return self.publish(*next, statuses).await;
                     }
-                    Step::Wait(reasons) => {
-                        self.push(statuses).await;
-                        return Ok(reasons.iter().map(ToString::to_string).collect());
-                    }
-                    Step::Settled => {
-                        self.push(statuses).await;
-                        return Ok(Vec::new());
-                    }
-                }
+                    Step::Wait(reasons) => reasons.iter().map(ToString::to_string).collect(),
+                    Step::Settled => Vec::new(),
+                };
+                self.push(statuses).await;
+                return Ok(waiting);
             }
         };
-        self.directory.set_ring(&to_json(&next))?;
-        self.ring = Some(next);
+        self.publish(next, statuses).await
+    }
+
+    /// Keeps a ring and hands it to everyone; nothing is waited for.
+    async fn publish(
+        &mut self,
+        ring: Ring,
+        statuses: &BTreeMap<usize, NodeStatus>,
+    ) -> anyhow::Result<Vec<String>> {
+        self.directory.set_ring(&to_json(&ring))?;
+        self.ring = Some(ring);
         self.published = Some(Instant::now());
         self.push(statuses).await;
         Ok(Vec::new())

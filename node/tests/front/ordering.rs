@@ -1,7 +1,7 @@
 //! Pipelines: as much as possible side by side, and yet as if one after the other; and what happens at the end.
 
 use crate::memory::{Memory, serve};
-use crate::raw::exchange;
+use crate::raw::{connect, exchange};
 use annulus_node::config::Limits;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -10,9 +10,8 @@ use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn different_keys_go_side_by_side_and_replies_keep_their_order() {
-    let served = serve(Memory::new(Limits::default())).await;
+    let (served, mut connection) = connect(Limits::default()).await;
     served.store.delay_ms.store(50, SeqCst);
-    let mut connection = TcpStream::connect(served.address).await.unwrap();
     let request: String = (0..500).map(|key| format!("SET key{key} {key}\r\n")).collect();
     exchange(&mut connection, request.as_bytes(), &"+OK\r\n".repeat(500)).await;
     assert!(served.store.most_under_way.load(SeqCst) > 100, "they went side by side");
@@ -23,9 +22,8 @@ async fn different_keys_go_side_by_side_and_replies_keep_their_order() {
 
 #[tokio::test]
 async fn commands_on_one_key_take_effect_in_their_order() {
-    let served = serve(Memory::new(Limits::default())).await;
+    let (served, mut connection) = connect(Limits::default()).await;
     served.store.delay_ms.store(1, SeqCst);
-    let mut connection = TcpStream::connect(served.address).await.unwrap();
     let (mut request, mut expected) = (String::new(), String::new());
     for round in 100..200 {
         request +=
@@ -40,9 +38,8 @@ async fn commands_on_one_key_take_effect_in_their_order() {
 /// What clients send by the thousand: a write and something on the same key after it.
 #[tokio::test]
 async fn who_waits_for_its_key_holds_up_nobody_else() {
-    let served = serve(Memory::new(Limits::default())).await;
+    let (served, mut connection) = connect(Limits::default()).await;
     served.store.delay_ms.store(50, SeqCst);
-    let mut connection = TcpStream::connect(served.address).await.unwrap();
     let request: String = (100..400).map(|key| format!("SET {key} {key}\r\nGET {key}\r\n")).collect();
     let expected: String = (100..400).map(|key| format!("+OK\r\n$3\r\n{key}\r\n")).collect();
     exchange(&mut connection, request.as_bytes(), &expected).await;
@@ -56,9 +53,8 @@ async fn who_waits_for_its_key_holds_up_nobody_else() {
 
 #[tokio::test]
 async fn a_count_sees_what_the_connection_wrote_before_it() {
-    let served = serve(Memory::new(Limits::default())).await;
+    let (served, mut connection) = connect(Limits::default()).await;
     served.store.delay_ms.store(20, SeqCst);
-    let mut connection = TcpStream::connect(served.address).await.unwrap();
     exchange(
         &mut connection,
         b"SET a 1\r\nSET b 1\r\nDBSIZE\r\nSET c 1\r\nDBSIZE\r\n",
@@ -121,9 +117,8 @@ async fn at_the_end_what_was_received_is_answered() {
 
 #[tokio::test]
 async fn a_client_that_closes_its_half_gets_its_replies() {
-    let served = serve(Memory::new(Limits::default())).await;
+    let (served, mut connection) = connect(Limits::default()).await;
     served.store.delay_ms.store(50, SeqCst);
-    let mut connection = TcpStream::connect(served.address).await.unwrap();
     connection.write_all(b"SET a 1\r\nGET a\r\n").await.unwrap();
     connection.shutdown().await.unwrap();
     let mut replies = String::new();

@@ -107,8 +107,9 @@ impl KeysInFlight {
         Turn::Later
     }
 
-    /// Counts it as done, and tells `begins` the numbers of those that waited for it and nothing else.
-    pub(super) fn end(&mut self, touched: &Touched, access: Access, mut begins: impl FnMut(u64)) {
+    /// Counts it as done. Returns the numbers of those that waited for it and nothing else, which begin now.
+    pub(super) fn end(&mut self, touched: &Touched, access: Access) -> Vec<u64> {
+        let mut begin = Vec::new();
         self.commands -= 1;
         self.all = false;
         for hash in touched.hashes() {
@@ -128,13 +129,14 @@ impl KeysInFlight {
                 });
                 if left == 0 {
                     self.waiting.remove(&number);
-                    begins(number);
+                    begin.push(number);
                 }
             }
             if users.readers == 0 && !users.writer {
                 self.keys.remove(hash);
             }
         }
+        begin
     }
 }
 
@@ -196,9 +198,7 @@ mod tests {
         /// Numbers of those that begin now that this one has ended.
         fn end(&mut self, number: usize) -> Vec<u64> {
             let (touched, access) = &self.commands[number];
-            let mut begun = Vec::new();
-            self.keys.end(touched, *access, |number| begun.push(number));
-            begun
+            self.keys.end(touched, *access)
         }
     }
 

@@ -364,7 +364,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
                 dispatch::execute_now(self.server, parsed.consistency, parsed.spec, &parsed.arguments)
         {
             // Nobody can have queued behind it.
-            self.keys.end(&parsed.touched, access, |_| {});
+            self.keys.end(&parsed.touched, access);
             account(self.server, self.client, parsed.index, &parsed.arguments, since, reply.is_error());
             self.hold(reply.bytes(), access);
             self.due(State::Ready(reply));
@@ -482,8 +482,7 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
         let reply_bytes = reply.bytes();
         let Some(state) = self.state_of(number) else { return };
         let State::Running(ended) = std::mem::replace(state, State::Ready(reply)) else { return };
-        let mut released = Vec::new();
-        self.keys.end(&ended.touched, ended.access, |number| released.push(number));
+        let released = self.keys.end(&ended.touched, ended.access);
         self.commands -= 1;
         self.reads -= usize::from(ended.access != Access::Write);
         self.request_bytes -= ended.bytes;
