@@ -122,6 +122,7 @@ bench: ## Figures beside Redis Cluster, etcd and the limits of this machine, all
 	'$(CARGO_TARGET_DIR)/fast/annulus-bench' compare --svg docs/performance.svg
 	'$(CARGO_TARGET_DIR)/fast/annulus-bench' idle
 	'$(CARGO_TARGET_DIR)/fast/annulus-bench' growth
+	'$(CARGO_TARGET_DIR)/fast/annulus-bench' moves
 
 .PHONY: bench-short
 bench-short: ## The same for a moment each, with the programs that the tests use: that it works, not how fast

@@ -84,7 +84,7 @@ pub fn moves(ring: &Ring) -> String {
     for (partition, placement) in ring.partitions.iter().enumerate() {
         let Some(also) = &placement.also else { continue };
         let (here, other) = (names(ring, &placement.preference), names(ring, &also.list));
-        let since = also.since;
+        let since = placement.since;
         let _ = match also.phase {
             Phase::Filling => write!(text, "\n{partition:>6}  filling   {here}  ->  {other}  since epoch {since}"),
             Phase::Retiring => {

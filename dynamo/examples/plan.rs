@@ -104,7 +104,7 @@ fn all_follow(ring: &Ring) -> Reports {
     for (partition, placement) in (0..).zip(&ring.partitions) {
         if let Some(also) = placement.also.as_ref().filter(|also| also.phase == Phase::Filling) {
             for member in &also.list {
-                synced.entry(*member).or_default().insert((partition, also.since));
+                synced.entry(*member).or_default().insert((partition, placement.since));
             }
         }
     }

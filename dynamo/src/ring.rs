@@ -113,6 +113,9 @@ pub struct Placement {
     pub preference: Vec<MemberIndex>,
     /// The second list, while the partition moves.
     pub also: Option<Also>,
+    /// Epoch of the document in which both became what they are. So two documents of a ring agree about a partition if
+    /// and only if they say the same here; and while it moves, this names the very step of the move.
+    pub since: u64,
 }
 
 /// The other list of a moving partition; writes go to both lists.
@@ -122,8 +125,6 @@ pub struct Also {
     pub list: Vec<MemberIndex>,
     /// Which of the two.
     pub phase: Phase,
-    /// Epoch in which this entry was published; names this very step of the move.
-    pub since: u64,
 }
 
 /// How far the move of a partition is.
@@ -216,19 +217,6 @@ impl Placement {
             let shorter = also.list.len() < self.preference.len();
             also.list.contains(&index) && (shorter || !self.preference.contains(&index))
         })
-    }
-
-    /// Whether the two placements send reads and writes to the same members, whatever the order.
-    #[must_use]
-    pub fn same_lists(&self, other: &Self) -> bool {
-        let also = match (&self.also, &other.also) {
-            (None, None) => true,
-            (Some(mine), Some(theirs)) => {
-                mine.phase == theirs.phase && mine.since == theirs.since && same_set(&mine.list, &theirs.list)
-            }
-            _ => false,
-        };
-        also && same_set(&self.preference, &other.preference)
     }
 }
 

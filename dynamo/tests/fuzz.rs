@@ -171,13 +171,12 @@ fn ring(noise: &mut Noise) -> Ring {
         gone: *noise.pick(&[false, true]),
     });
     let members: Vec<Member> = members.collect();
+    let epoch = noise.number();
     let placement = |noise: &mut Noise| {
-        let also = noise.one_in(3).then(|| Also {
-            list: list(noise, count),
-            phase: *noise.pick(&[Phase::Filling, Phase::Retiring]),
-            since: noise.number(),
-        });
-        Placement { preference: list(noise, count), also }
+        let also = noise
+            .one_in(3)
+            .then(|| Also { list: list(noise, count), phase: *noise.pick(&[Phase::Filling, Phase::Retiring]) });
+        Placement { preference: list(noise, count), also, since: noise.number().min(epoch) }
     };
     let n = 1 + noise.below(5) as u8;
     let (r, w) = (1 + noise.below(n.into()) as u8, 1 + noise.below(n.into()) as u8);
@@ -189,7 +188,7 @@ fn ring(noise: &mut Noise) -> Ring {
     });
     Ring {
         cluster: Uuid::from_u64_pair(noise.any(), noise.any()),
-        epoch: noise.number(),
+        epoch,
         quorums: Quorums { n, r, w, sloppy: noise.one_in(2) },
         hash_key: HashKey([7; 16]),
         members,

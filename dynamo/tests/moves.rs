@@ -59,7 +59,7 @@ impl Nodes {
                 && also.phase == Phase::Filling
                 && also.list.contains(&me)
             {
-                synced.insert((partition, also.since));
+                synced.insert((partition, placement.since));
             }
         }
     }
@@ -114,6 +114,7 @@ fn settle(mut ring: Ring, wish: &Wish, pace: Pace) -> Ring {
         match moves::advance(&ring, wish, &nodes.reports(), pace).unwrap() {
             Step::Publish(next, _) => {
                 assert_eq!(next.epoch, ring.epoch + 1);
+                says_what_changed(&ring, &next);
                 ring = *next;
             }
             Step::Settled => return ring,
@@ -121,6 +122,17 @@ fn settle(mut ring: Ring, wish: &Wish, pace: Pace) -> Ring {
         }
     }
     panic!("not settled after 300 documents");
+}
+
+/// Lists that are another document's have its epoch, and lists that are as before have the one that they had.
+fn says_what_changed(before: &Ring, next: &Ring) {
+    let halves = next.partitions.len() / before.partitions.len();
+    for (partition, new) in next.partitions.iter().enumerate() {
+        let old = &before.partitions[partition / halves];
+        let same = (&old.preference, &old.also) == (&new.preference, &new.also);
+        let since = if same { old.since } else { next.epoch };
+        assert_eq!(new.since, since, "partition {partition} of epoch {}", next.epoch);
+    }
 }
 
 fn holders(ring: &Ring) -> BTreeSet<MemberIndex> {
@@ -151,6 +163,33 @@ fn joining_members_end_up_in_lists_and_leaving_ones_out_of_them() {
     assert_eq!(ring.members.len(), 5, "members stay in the document until they are known to be gone");
     let gone = Wish { gone: [incarnation(3), incarnation(4)].into(), ..wish(0..3) };
     assert_eq!(settle(ring, &gone, Pace::default()).members.len(), 3);
+}
+
+/// The owner alone carries out what needs one coordinator; the one before has to be refused from then on.
+#[test]
+fn another_owner_is_a_change_of_the_lists_though_they_have_the_same_members() {
+    let mut ring = new_ring(3);
+    let mut reordered = 0;
+    for (size, zones) in [(4, 1), (4, 2), (5, 1), (5, 3), (4, 3), (3, 3), (5, 2)] {
+        let mut wish = wish(0..size);
+        for (number, member) in wish.members.iter_mut().enumerate() {
+            member.zone = (zones > 1).then(|| format!("zone-{}", number % zones));
+        }
+        let mut nodes = Nodes::default();
+        loop {
+            nodes.everyone_follows(&ring);
+            let Step::Publish(next, _) = nodes.advance(&ring, &wish) else { break };
+            let both = ring.partitions.iter().zip(&next.partitions);
+            let same =
+                both.filter(|(old, new)| old.also == new.also && same_set(&old.preference, &new.preference));
+            for (old, new) in same.filter(|(old, new)| old.preference != new.preference) {
+                assert_eq!(new.since, next.epoch, "{old:?} is now {new:?}");
+                reordered += 1;
+            }
+            ring = *next;
+        }
+    }
+    assert!(reordered > 0, "no partition got another owner within its list");
 }
 
 #[test]
@@ -448,7 +487,7 @@ fn note_complete(ring: &Ring, nodes: &Nodes, incarnation: Uuid, complete: &mut C
     let Some(me) = ring.member_by_incarnation(incarnation).map(|member| member.index) else { return };
     let Some(synced) = nodes.synced.get(&incarnation) else { return };
     for (partition, placement) in (0u32..).zip(&ring.partitions) {
-        if placement.also.as_ref().is_some_and(|also| synced.contains(&(partition, also.since))) {
+        if placement.also.is_some() && synced.contains(&(partition, placement.since)) {
             complete.insert((partition, me));
         }
     }
@@ -489,6 +528,7 @@ proptest! {
                 // A member in neither list gets no writes any more: what it has is no longer complete.
                 complete.retain(|(partition, member)| next.partitions[*partition as usize].names(*member));
                 assert_reads_are_safe(&next, &complete);
+                says_what_changed(&ring, &next);
                 ring = *next;
             }
         }

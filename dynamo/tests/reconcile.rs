@@ -100,7 +100,8 @@ fn a_newcomer_that_is_being_filled_is_not_compared() {
     let list = |members: [u16; 3]| members.map(MemberIndex).to_vec();
     let placement = |phase| Placement {
         preference: list([0, 1, 2]),
-        also: Some(Also { list: list([3, 1, 2]), phase, since: 4 }),
+        also: Some(Also { list: list([3, 1, 2]), phase }),
+        since: 4,
     };
     assert_eq!(reconcile::holders(&placement(Phase::Filling)), list([0, 1, 2]));
     assert_eq!(reconcile::holders(&placement(Phase::Retiring)).len(), 4);

@@ -7,6 +7,8 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use dynamo::preference::MemberIndex;
 use dynamo::ring::{DocumentError, Ring, RingView, from_json, to_json};
+use dynamo::token::Token;
+use std::cmp::Ordering;
 use std::sync::Arc;
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
@@ -23,57 +25,37 @@ pub struct Installed {
     pub json: Bytes,
     /// This node's index in it; `None` when it is not a member.
     pub me: Option<MemberIndex>,
-    /// By partition: the epoch in which this node last saw the partition's lists change. A sender with an older epoch
-    /// is refused for that partition.
-    changed: Vec<u64>,
 }
 
-/// What to do with a request about a partition from a sender at some epoch.
+/// What to do with a request about a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fence {
-    /// Both mean the same lists.
+    /// Both mean the same lists, whichever ring is the newer.
     Serve,
-    /// The sender is behind and the lists have changed since: refuse, and hand over the ring.
+    /// The sender is behind, and the lists have changed since: refuse, and hand over the ring.
     SenderIsStale,
-    /// The sender is ahead: fetch its ring first.
+    /// The lists have changed in a ring that the sender has: fetch it first.
     ReceiverIsBehind,
 }
 
 impl Installed {
-    /// Derives what serving needs from a document that follows on `before`.
-    fn new(ring: Ring, incarnation: Uuid, before: Option<&Self>) -> Option<Self> {
+    /// Derives what serving needs from a document.
+    fn new(ring: Ring, incarnation: Uuid) -> Option<Self> {
         let json = Bytes::from(to_json(&ring));
         let me = ring.member_by_incarnation(incarnation).map(|member| member.index);
-        let changed = changed_epochs(before, &ring);
-        Some(Self { view: Arc::new(RingView::new(ring)?), json, me, changed })
+        Some(Self { view: Arc::new(RingView::new(ring)?), json, me })
     }
 
-    /// Decides about a request for a partition from a sender at `epoch`.
+    /// Decides about a request from a sender by whose ring the lists of the token's partition are what they are
+    /// [since](RingView::since) that epoch.
     #[must_use]
-    pub fn fence(&self, partition: u32, epoch: u64) -> Fence {
-        if epoch > self.view.epoch() {
-            return Fence::ReceiverIsBehind;
-        }
-        match self.changed.get(partition as usize) {
-            Some(&changed) if epoch < changed && !planted::is("stale-epoch-accepted") => Fence::SenderIsStale,
-            _ => Fence::Serve,
+    pub fn fence(&self, token: Token, since: u64) -> Fence {
+        match since.cmp(&self.view.since(token)) {
+            Ordering::Greater => Fence::ReceiverIsBehind,
+            Ordering::Less if !planted::is("stale-epoch-accepted") => Fence::SenderIsStale,
+            Ordering::Less | Ordering::Equal => Fence::Serve,
         }
     }
-}
-
-/// A partition whose lists are as before keeps the epoch of its last change; any other changes with this document.
-/// A node that skipped epochs, or has just started, may so refuse a sender that means the same lists: that costs the
-/// sender a second try with the newer ring, never an answer by the wrong lists.
-fn changed_epochs(before: Option<&Installed>, ring: &Ring) -> Vec<u64> {
-    let Some(before) = before.filter(|before| before.changed.len() == ring.partitions.len()) else {
-        return vec![ring.epoch; ring.partitions.len()];
-    };
-    let old = &before.view.ring().partitions;
-    old.iter()
-        .zip(&ring.partitions)
-        .zip(&before.changed)
-        .map(|((old, new), &changed)| if old.same_lists(new) { changed } else { ring.epoch })
-        .collect()
 }
 
 /// Why a ring document was not installed. The one before stays in force.
@@ -120,7 +102,7 @@ impl RingState {
         let mut installed = None;
         if let Some(json) = engine.get(Space::Meta, RING_KEY)? {
             match from_json(&json) {
-                Ok(ring) if ring.cluster == cluster => installed = Installed::new(ring, incarnation, None),
+                Ok(ring) if ring.cluster == cluster => installed = Installed::new(ring, incarnation),
                 Ok(ring) => tracing::warn!(cluster = %ring.cluster, "the stored ring is of another cluster"),
                 Err(error) => tracing::warn!(%error, "the stored ring cannot be read"),
             }
@@ -191,13 +173,12 @@ impl RingState {
             return Err(InstallError::OtherCluster { ours: self.cluster, theirs: ring.cluster });
         }
         let _one_at_a_time = self.installing.lock().await;
-        let before = self.load();
-        let current = before.as_ref().map_or(0, |installed| installed.view.epoch());
+        let current = self.look(|installed| installed.view.epoch()).unwrap_or(0);
         if ring.epoch <= current {
             return Ok(current);
         }
         let epoch = ring.epoch;
-        let Some(installed) = Installed::new(ring, self.incarnation, before.as_deref()) else {
+        let Some(installed) = Installed::new(ring, self.incarnation) else {
             return Ok(current);
         };
         if !planted::is("ring-not-persisted") {

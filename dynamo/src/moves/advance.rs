@@ -97,7 +97,7 @@ fn decide(
         (Phase::Filling, true, _) => Decision::CallOff,
         (Phase::Filling, false, false) | (Phase::Retiring, false, true) => Decision::Turn,
         (Phase::Filling, false, true) if filled(facts, placement, also, waiting) => Decision::Flip,
-        (Phase::Retiring, _, _) if retired(facts, also, waiting) => Decision::Done,
+        (Phase::Retiring, _, _) if retired(facts, placement, also, waiting) => Decision::Done,
         _ => Decision::Stay,
     }
 }
@@ -129,7 +129,7 @@ fn filled(facts: &Facts<'_>, placement: &Placement, also: &Also, waiting: &mut W
     let mut complete = true;
     for &index in also.list.iter().filter(|index| placement.is_to_sync(**index)) {
         let report = facts.ring.member(index).and_then(|member| facts.reports.get(&member.incarnation));
-        if !report.is_some_and(|report| report.synced.contains(&(partition, also.since))) {
+        if !report.is_some_and(|report| report.synced.contains(&(partition, placement.since))) {
             *waiting.copying.entry(index).or_default() += 1;
             complete = false;
         }
@@ -139,20 +139,20 @@ fn filled(facts: &Facts<'_>, placement: &Placement, also: &Also, waiting: &mut W
 
 /// No reader can still be served by the old list alone: every member that answers, and enough of the old list that
 /// any r of it include one, have installed the epoch from which reads use the new list.
-fn retired(facts: &Facts<'_>, also: &Also, waiting: &mut Waiting) -> bool {
+fn retired(facts: &Facts<'_>, placement: &Placement, also: &Also, waiting: &mut Waiting) -> bool {
     let epoch_of = |index: MemberIndex| {
         let member = facts.ring.member(index)?;
         facts.reports.get(&member.incarnation).map(|report| report.epoch)
     };
     let mut complete = true;
     for member in &facts.ring.members {
-        if epoch_of(member.index).is_some_and(|epoch| epoch < also.since) {
-            waiting.acknowledging.insert(member.index, also.since);
+        if epoch_of(member.index).is_some_and(|epoch| epoch < placement.since) {
+            waiting.acknowledging.insert(member.index, placement.since);
             complete = false;
         }
     }
     let gone = |index| facts.ring.member(index).is_some_and(|member| member.gone);
-    let knows = |index: MemberIndex| epoch_of(index).is_some_and(|epoch| epoch >= also.since);
+    let knows = |index: MemberIndex| epoch_of(index).is_some_and(|epoch| epoch >= placement.since);
     // One that is no more answers no reader either.
     let informed = also.list.iter().filter(|&&index| knows(index) || gone(index));
     let r = facts.ring.quorums.of_list(also.list.len()).0;
@@ -170,32 +170,25 @@ fn apply(
     epoch: u64,
     change: &mut Change,
 ) -> Placement {
-    let Placement { preference, also } = placement;
-    match decision {
-        Decision::Stay => Placement { preference, also },
-        Decision::Reorder => Placement { preference: wanted, also: None },
-        Decision::CallOff => {
-            change.turned += 1;
-            Placement { preference: wanted, also: None }
-        }
-        Decision::Begin => {
-            change.begun += 1;
-            Placement { preference, also: Some(Also { list: wanted, phase: Phase::Filling, since: epoch }) }
-        }
-        Decision::Turn => {
-            change.turned += 1;
-            Placement { preference, also: Some(Also { list: wanted, phase: Phase::Filling, since: epoch }) }
-        }
+    let Placement { preference, also, since } = placement;
+    let filling = |list| Some(Also { list, phase: Phase::Filling });
+    let (preference, also, count) = match decision {
+        Decision::Stay => return Placement { preference, also, since },
+        // Another owner coordinates from here on what needs one coordinator, so this too is a change of the lists.
+        Decision::Reorder => (wanted, None, None),
+        Decision::CallOff => (wanted, None, Some(&mut change.turned)),
+        Decision::Begin => (preference, filling(wanted), Some(&mut change.begun)),
+        Decision::Turn => (preference, filling(wanted), Some(&mut change.turned)),
         Decision::Flip => {
-            change.flipped += 1;
-            let retiring = Also { list: preference, phase: Phase::Retiring, since: epoch };
-            Placement { preference: wanted, also: Some(retiring) }
+            let retiring = Also { list: preference, phase: Phase::Retiring };
+            (wanted, Some(retiring), Some(&mut change.flipped))
         }
-        Decision::Done => {
-            change.done += 1;
-            Placement { preference, also: None }
-        }
+        Decision::Done => (preference, None, Some(&mut change.done)),
+    };
+    if let Some(count) = count {
+        *count += 1;
     }
+    Placement { preference, also, since: epoch }
 }
 
 /// The target is forgotten once every list is as it says and nothing moves.

@@ -28,7 +28,7 @@ pub fn create(cluster: Uuid, hash_key: HashKey, wish: &Wish) -> Result<Ring, Mov
     let claim = claim::claim(&none, wish.partitions, &candidates(&ring), n)?;
     ring.partitions = lists(&ring, &claim.owners, n)
         .into_iter()
-        .map(|preference| Placement { preference, also: None })
+        .map(|preference| Placement { preference, also: None, since: ring.epoch })
         .collect();
     Ok(ring)
 }

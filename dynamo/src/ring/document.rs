@@ -1,7 +1,8 @@
 //! The ring document as text: JSON that a person can read in a `ConfigMap`, and small enough to be sent around.
 //!
-//! A partition is one string: `"0 1 2"` for a settled one, `"0 1 2 > 3 1 2 @17"` while list `3 1 2` fills since
-//! epoch 17, `"3 1 2 < 0 1 2 @19"` while list `0 1 2` retires. Q = 1024 with n = 3 stays under 64 KiB.
+//! A partition is one string: `"0 1 2 @9"` for one that is settled since epoch 9, `"0 1 2 > 3 1 2 @17"` while list
+//! `3 1 2` fills, since epoch 17, `"3 1 2 < 0 1 2 @19"` while list `0 1 2` retires. Where the epoch is missing it is
+//! the document's own, which is always safe. Q = 1024 with n = 3 stays under 64 KiB.
 
 use super::{Also, Member, MemberState, Phase, Placement, Quorums, Ring, Target};
 use crate::preference::MemberIndex;
@@ -145,9 +146,10 @@ pub fn from_json(json: &[u8]) -> Result<Ring, DocumentError> {
         return Err(DocumentError::MemberOrder);
     }
     let known = |index: MemberIndex| members.binary_search_by_key(&index, |member| member.index).is_ok();
+    let epoch = text.epoch;
     let mut partitions = Vec::with_capacity(text.partitions.len());
     for (partition, text) in text.partitions.into_iter().enumerate() {
-        let Some(placement) = placement_from_text(&text) else {
+        let Some(placement) = placement_from_text(&text, epoch) else {
             return Err(DocumentError::Placement { partition, text });
         };
         check_list(partition, &placement.preference, &known)?;
@@ -158,7 +160,7 @@ pub fn from_json(json: &[u8]) -> Result<Ring, DocumentError> {
     }
     let target = text.target.map(|target| target_from_text(&target, partitions.len(), &known)).transpose()?;
     let quorums = Quorums { n, r, w, sloppy: text.sloppy };
-    let (cluster, epoch, hash_key) = (text.cluster, text.epoch, text.hash_key);
+    let (cluster, hash_key) = (text.cluster, text.hash_key);
     Ok(Ring { cluster, epoch, quorums, hash_key, members, partitions, target })
 }
 
@@ -225,27 +227,31 @@ fn member_from_text(text: TextMember) -> Member {
 }
 
 fn placement_to_text(placement: &Placement) -> String {
-    let preference = list_to_text(&placement.preference);
+    let (preference, since) = (list_to_text(&placement.preference), placement.since);
     match &placement.also {
-        None => preference,
+        None => format!("{preference} @{since}"),
         Some(also) => {
             let sign = match also.phase {
                 Phase::Filling => '>',
                 Phase::Retiring => '<',
             };
-            format!("{preference} {sign} {} @{}", list_to_text(&also.list), also.since)
+            format!("{preference} {sign} {} @{since}", list_to_text(&also.list))
         }
     }
 }
 
-fn placement_from_text(text: &str) -> Option<Placement> {
-    let Some(at) = text.find(['>', '<']) else {
-        return Some(Placement { preference: list_from_text(text)?, also: None });
+/// What a partition of the document of `epoch` says.
+fn placement_from_text(text: &str, epoch: u64) -> Option<Placement> {
+    let (lists, since) = match text.split_once('@') {
+        Some((lists, since)) => (lists, since.parse().ok().filter(|since| *since <= epoch)?),
+        None => (text, epoch),
     };
-    let phase = if text[at..].starts_with('>') { Phase::Filling } else { Phase::Retiring };
-    let (list, since) = text[at + 1..].split_once('@')?;
-    let also = Also { list: list_from_text(list)?, phase, since: since.parse().ok()? };
-    Some(Placement { preference: list_from_text(&text[..at])?, also: Some(also) })
+    let Some(at) = lists.find(['>', '<']) else {
+        return Some(Placement { preference: list_from_text(lists)?, also: None, since });
+    };
+    let phase = if lists[at..].starts_with('>') { Phase::Filling } else { Phase::Retiring };
+    let also = Also { list: list_from_text(&lists[at + 1..])?, phase };
+    Some(Placement { preference: list_from_text(&lists[..at])?, also: Some(also), since })
 }
 
 fn list_to_text(list: &[MemberIndex]) -> String {

@@ -62,6 +62,13 @@ impl RingView {
         self.ring.partitions.get(partition as usize)
     }
 
+    /// Epoch since which the lists of a token's partition are what they are: what replicas compare before they act for
+    /// one another.
+    #[must_use]
+    pub fn since(&self, token: Token) -> u64 {
+        self.placement(self.partition(token)).map_or(0, |placement| placement.since)
+    }
+
     /// The member with this index.
     #[must_use]
     pub fn member(&self, index: MemberIndex) -> Option<&Member> {

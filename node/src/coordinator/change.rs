@@ -65,8 +65,9 @@ impl Coordinator {
             }
             Err(error) => return Err(error.into()),
         };
-        let (token, epoch) = (installed.view.token(key), installed.view.epoch());
-        let (outcome, stored) = match self.parts.replica.change(token, key, change, &known, epoch).await {
+        let token = installed.view.token(key);
+        let since = installed.view.since(token);
+        let (outcome, stored) = match self.parts.replica.change(token, key, change, &known, since).await {
             Err(ReplicaError::Stale | ReplicaError::Behind) => return Err(CoordinateError::RingChanged),
             other => other?,
         };
@@ -91,13 +92,13 @@ impl Coordinator {
         change: &Change,
         options: WriteOptions,
     ) -> Result<Option<Outcome>, RequestError> {
-        let epoch = installed.view.epoch();
+        let since = installed.view.since(installed.view.token(key));
         let patience = self.parts.limits.replica_timeout * 2;
         let mut last = None;
         for &member in &coordinators {
             let Some(peer) = self.parts.peers.by_index(member).filter(|peer| peer.is_up()) else { continue };
             let request = Operation::Coordinate(to_message(change, options));
-            match tokio::time::timeout(patience, peer.request(key.clone(), epoch, request)).await {
+            match tokio::time::timeout(patience, peer.request(key.clone(), since, request)).await {
                 Ok(Ok(reply::Result::Coordinated(done))) => {
                     let outcome = Outcome::decode(done.outcome);
                     return outcome.map(Some).map_err(|error| RequestError::Storage(error.to_string()));

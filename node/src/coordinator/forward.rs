@@ -22,14 +22,14 @@ impl Coordinator {
         write: &Write,
         options: WriteOptions,
     ) -> Result<Option<Written>, RequestError> {
-        let epoch = installed.view.epoch();
+        let since = installed.view.since(installed.view.token(key));
         let holders = installed.view.placement(partition).map(|placement| placement.holders()).unwrap_or_default();
         let mut last = None;
         for member in holders {
             let Some(peer) = self.parts.peers.by_index(member).filter(|peer| peer.is_up()) else { continue };
             let request = Operation::Coordinate(to_message(write, options));
             let patience = self.parts.limits.replica_timeout * 2;
-            match tokio::time::timeout(patience, peer.request(key.clone(), epoch, request)).await {
+            match tokio::time::timeout(patience, peer.request(key.clone(), since, request)).await {
                 Ok(Ok(reply::Result::Coordinated(done))) => {
                     let context = Context::decode(&done.context)
                         .map_err(|error| RequestError::Storage(error.to_string()))?;

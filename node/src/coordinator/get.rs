@@ -98,18 +98,19 @@ impl Coordinator {
         behind: Vec<MemberIndex>,
         flight: &InFlight,
     ) {
-        let (epoch, token) = (installed.view.epoch(), installed.view.token(key));
+        let token = installed.view.token(key);
+        let since = installed.view.since(token);
         for member in behind {
             let (key, merged, flight) = (key.clone(), merged.clone(), flight.clone());
             if installed.me == Some(member) {
                 let replica = self.parts.replica.clone();
                 tokio::spawn(async move {
-                    let _ = replica.merge(token, &key, merged, epoch).await;
+                    let _ = replica.merge(token, &key, merged, since).await;
                     drop(flight);
                 });
             } else if let Some(peer) = self.parts.peers.by_index(member) {
                 tokio::spawn(async move {
-                    let _ = peer.request(key, epoch, Operation::Store(merged)).await;
+                    let _ = peer.request(key, since, Operation::Store(merged)).await;
                     drop(flight);
                 });
             }
@@ -229,10 +230,10 @@ impl<'a> Asking<'a> {
     }
 
     fn ask(&self, member: MemberIndex) {
-        let (key, epoch) = (self.key.clone(), self.installed.view.epoch());
+        let (key, since) = (self.key.clone(), self.since());
         if self.installed.me == Some(member) {
             let token = self.installed.view.token(&key);
-            let read = self.coordinator.parts.replica.read(token, &key, epoch);
+            let read = self.coordinator.parts.replica.read(token, &key, since);
             let now = self.coordinator.parts.ring.epoch();
             self.under_way.push(Box::pin(async move {
                 use crate::replica::ReplicaError;
@@ -247,7 +248,7 @@ impl<'a> Asking<'a> {
         let peer = self.coordinator.parts.peers.by_index(member);
         self.under_way.push(Box::pin(async move {
             let Some(peer) = peer else { return Answer::Failed { member, why: String::from("not connected") } };
-            match peer.request(key, epoch, Operation::Read(Read { known: None })).await {
+            match peer.request(key, since, Operation::Read(Read { known: None })).await {
                 Ok(reply::Result::Object(object)) => Answer::Object { member, object },
                 Ok(reply::Result::StaleEpoch(stale)) => Answer::Stale { epoch: stale.epoch },
                 Ok(reply::Result::Failure(failure)) => Answer::Failed { member, why: failure.message },
@@ -255,6 +256,11 @@ impl<'a> Asking<'a> {
                 Err(error) => Answer::Failed { member, why: error.to_string() },
             }
         }));
+    }
+
+    /// Since when the lists are those by which the replicas are chosen.
+    fn since(&self) -> u64 {
+        self.installed.view.placement(self.partition).map_or(0, |placement| placement.since)
     }
 
     /// Asks the next reachable fallback for what it holds in the place of a member.
@@ -274,10 +280,10 @@ impl<'a> Asking<'a> {
             let Some(peer) = self.coordinator.parts.peers.by_index(fallback).filter(|peer| peer.is_up()) else {
                 continue;
             };
-            let (key, epoch) = (self.key.clone(), self.installed.view.epoch());
+            let (key, since) = (self.key.clone(), self.since());
             let hint = ReadHint { incarnation: Bytes::copy_from_slice(incarnation.as_bytes()) };
             self.under_way.push(Box::pin(async move {
-                let why = match peer.request(key, epoch, Operation::ReadHint(hint)).await {
+                let why = match peer.request(key, since, Operation::ReadHint(hint)).await {
                     Ok(reply::Result::Object(object)) => return Answer::Object { member: target, object },
                     Ok(reply::Result::StaleEpoch(stale)) => return Answer::Stale { epoch: stale.epoch },
                     Ok(reply::Result::Failure(failure)) => failure.message,

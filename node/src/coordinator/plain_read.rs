@@ -34,7 +34,8 @@ struct Asked {
 /// What another replica is asked.
 #[derive(Clone, Copy)]
 struct Question {
-    epoch: u64,
+    /// Epoch since which the lists are those by which the first was chosen.
+    since: u64,
     /// Hash of what is here.
     known: u64,
     /// Who has been asked.
@@ -84,11 +85,11 @@ impl Coordinator {
     /// Reads a key of which this node is the one replica to be asked. `None`: it is not, or it cannot answer.
     pub(super) fn read_here(&self, key: &Bytes, options: ReadOptions) -> Option<Object> {
         let (replica, ring) = (&self.parts.replica, &self.parts.ring);
-        let (token, epoch) = ring.look(|installed| {
+        let (token, since) = ring.look(|installed| {
             let place = Place::here(installed, key, options).filter(|place| place.replicas == 1)?;
-            Some((place.token, installed.view.epoch()))
+            Some((place.token, installed.view.since(place.token)))
         })??;
-        let object = replica.read(token, key, epoch).ok()?;
+        let object = replica.read(token, key, since).ok()?;
         decode(object.unwrap_or_default()).ok()
     }
 
@@ -96,16 +97,16 @@ impl Coordinator {
         let parts = &self.parts;
         let installed = parts.ring.load()?;
         let Place { token, me, list, replicas } = Place::here(&installed, key, options)?;
-        let epoch = installed.view.epoch();
+        let since = installed.view.since(token);
         match replicas {
-            1 => Some(Begun::Here(parts.replica.read(token, key, epoch).ok()?.unwrap_or_default())),
+            1 => Some(Begun::Here(parts.replica.read(token, key, since).ok()?.unwrap_or_default())),
             2 => {
-                let here = parts.replica.read_known(token, key, epoch).ok()?;
+                let here = parts.replica.read_known(token, key, since).ok()?;
                 let (here, known) = here.map(|here| (here.value, here.hash)).unwrap_or_default();
                 let now = Instant::now();
                 let (first, peer) = list.iter().find_map(|&member| self.up(member, me, now))?;
                 parts.hedging.lock().earn();
-                let question = Question { epoch, known, first };
+                let question = Question { since, known, first };
                 let asking = question.ask(&peer, key, now)?;
                 Some(Begun::Asked(Asked { here, asking, question }))
             }
@@ -137,8 +138,11 @@ impl Coordinator {
     }
 
     fn ask_another(&self, key: &Bytes, question: Question) -> Option<Asking> {
-        let installed = self.parts.ring.load().filter(|installed| installed.view.epoch() == question.epoch)?;
+        let installed = self.parts.ring.load()?;
         let placement = installed.view.placement(installed.view.partition(installed.view.token(key)))?;
+        if placement.since != question.since {
+            return None;
+        }
         let (me, now) = (installed.me?, Instant::now());
         let mut others = placement.preference.iter().filter(|&&member| member != question.first);
         let (_, second) = others.find_map(|&member| self.up(member, me, now))?;
@@ -148,6 +152,6 @@ impl Coordinator {
 
 impl Question {
     fn ask(&self, peer: &Arc<Peer>, key: &Bytes, now: Instant) -> Option<Asking> {
-        peer.ask(key.clone(), self.epoch, Operation::Read(Read { known: Some(self.known) }), now).ok()
+        peer.ask(key.clone(), self.since, Operation::Read(Read { known: Some(self.known) }), now).ok()
     }
 }

@@ -83,9 +83,9 @@ impl Coordinator {
         let installed = self.parts.ring.load()?;
         let token = installed.view.token(key);
         let (need, peers) = self.plain_peers(&installed, token, options)?;
-        let (replica, epoch) = (&self.parts.replica, installed.view.epoch());
+        let (replica, since) = (&self.parts.replica, installed.view.since(token));
         let flight = replica.take_off();
-        let coordinated = match replica.try_coordinate(token, key, write.clone(), epoch) {
+        let coordinated = match replica.try_coordinate(token, key, write.clone(), since) {
             Ok(coordinated) => coordinated,
             Err(
                 ReplicaError::Stale
@@ -139,10 +139,10 @@ impl Coordinator {
 impl PlainWrite {
     fn send(self: &Arc<Self>, peers: Holders) {
         self.state.lock().answers = peers.iter().map(|(member, _)| (*member, None)).collect();
-        let epoch = self.installed.view.epoch();
+        let since = self.installed.view.since(self.installed.view.token(&self.key));
         for (member, peer) in peers {
             let store = Operation::Store(self.object.clone());
-            if let Err(error) = peer.send(self.key.clone(), epoch, store, member, self.clone()) {
+            if let Err(error) = peer.send(self.key.clone(), since, store, member, self.clone()) {
                 self.clone().hear(member, Err(error));
             }
         }

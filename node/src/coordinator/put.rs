@@ -49,9 +49,9 @@ impl Coordinator {
         options: WriteOptions,
     ) -> Result<Written, CoordinateError> {
         let token = installed.view.token(key);
-        let epoch = installed.view.epoch();
+        let since = installed.view.since(token);
         let flight = self.parts.replica.take_off();
-        let coordinated = match self.parts.replica.coordinate(token, key, write, epoch).await {
+        let coordinated = match self.parts.replica.coordinate(token, key, write, since).await {
             Err(ReplicaError::Stale | ReplicaError::Behind) => return Err(CoordinateError::RingChanged),
             other => other?,
         };

@@ -206,6 +206,11 @@ impl Replication {
         self.installed.view.placement(self.partition)
     }
 
+    /// Since when the lists are those by which the replicas are chosen.
+    fn since(&self) -> u64 {
+        self.placement().map_or(0, |placement| placement.since)
+    }
+
     fn send_to_holders(&mut self) {
         let holders = self.placement().map(|placement| match planted::is("second-list-ignored") {
             true => placement.preference.clone(),
@@ -229,11 +234,11 @@ impl Replication {
             self.under_way.push(Box::pin(async move { Arrival::Failed { member, why } }));
             return;
         };
-        let (key, object, epoch) = (self.key.clone(), self.object.clone(), self.installed.view.epoch());
+        let (key, object, since) = (self.key.clone(), self.object.clone(), self.since());
         // It is sent the object all the same, should it be there after all; but nobody waits for it.
         let suspected = peer.is_connected() && !peer.is_up();
         self.under_way.push(Box::pin(async move {
-            let answer = peer.request(key, epoch, Operation::Store(object)).await;
+            let answer = peer.request(key, since, Operation::Store(object)).await;
             arrival_of_store(member, answer)
         }));
         if suspected {
@@ -243,10 +248,10 @@ impl Replication {
 
     fn store_here(&self, member: MemberIndex) -> BoxFuture<'static, Arrival> {
         let replica = self.coordinator.parts.replica.clone();
-        let (key, object, epoch) = (self.key.clone(), self.object.clone(), self.installed.view.epoch());
+        let (key, object, since) = (self.key.clone(), self.object.clone(), self.since());
         let token = self.installed.view.token(&key);
         Box::pin(async move {
-            let merged = match replica.merge(token, &key, object, epoch).await {
+            let merged = match replica.merge(token, &key, object, since).await {
                 Ok(Some(durable)) => durable.await.map_err(|error| error.to_string()),
                 Ok(None) => Ok(()),
                 Err(error) => Err(error.to_string()),
@@ -283,10 +288,10 @@ impl Replication {
                 return self.quorum.progress();
             }
             if let Some(peer) = peers.by_index(fallback).filter(|peer| peer.is_up()) {
-                let (key, epoch) = (self.key.clone(), self.installed.view.epoch());
+                let (key, since) = (self.key.clone(), self.since());
                 let hint = Hint { incarnation: uuid_bytes(incarnation), object: self.object.clone() };
                 self.under_way.push(Box::pin(async move {
-                    match peer.request(key, epoch, Operation::Hint(hint)).await {
+                    match peer.request(key, since, Operation::Hint(hint)).await {
                         Ok(reply::Result::Stored(_)) => Arrival::HintStored { target, fallback },
                         _ => Arrival::HintFailed { target },
                     }

@@ -34,11 +34,11 @@ impl RequestHandler for Coordinator {
         let token = installed.view.token(&request.key);
         match &request.operation {
             Some(Operation::Read(read)) => {
-                let answer = self.read_for(&installed, &request.key, request.epoch, read.known);
+                let answer = self.read_for(&installed, &request.key, request.since, read.known);
                 Begun::Done(answer.unwrap_or_else(|error| self.refusal(error)))
             }
             Some(Operation::Store(object)) => {
-                match self.parts.replica.try_merge(token, &request.key, object.clone(), request.epoch) {
+                match self.parts.replica.try_merge(token, &request.key, object.clone(), request.since) {
                     Ok(Some(durable)) => Begun::Storing(durable),
                     Ok(None) => Begun::Done(reply::Result::Stored(Stored {})),
                     // There is no room in the commit queue now: wait for it.
@@ -92,7 +92,7 @@ impl RequestHandler for Coordinator {
 
 impl Coordinator {
     async fn carry_out(&self, request: Request) -> Result<reply::Result, reply::Result> {
-        let Request { key, epoch, operation, .. } = request;
+        let Request { key, since, operation, .. } = request;
         let Some(installed) = self.parts.ring.load() else {
             return Err(failed(failure::Code::NotAReplica, "no ring yet"));
         };
@@ -102,12 +102,12 @@ impl Coordinator {
         let refused = |error| self.refusal(error);
         match operation {
             Some(Operation::Store(object)) => {
-                match replica.merge(token, &key, object, epoch).await.map_err(refused)? {
+                match replica.merge(token, &key, object, since).await.map_err(refused)? {
                     Some(durable) => Ok(self.stored(durable.await)),
                     None => Ok(reply::Result::Stored(Stored {})),
                 }
             }
-            Some(Operation::Read(read)) => self.read_for(&installed, &key, epoch, read.known).map_err(refused),
+            Some(Operation::Read(read)) => self.read_for(&installed, &key, since, read.known).map_err(refused),
             Some(Operation::Hint(hint)) => {
                 let target = uuid_from("incarnation", &hint.incarnation).map_err(|error| invalid(&error))?;
                 let held = replica.hints.hold(target, token, &key, hint.object).await;
@@ -133,16 +133,16 @@ impl Coordinator {
         &self,
         installed: &Installed,
         key: &Bytes,
-        epoch: u64,
+        since: u64,
         known: Option<u64>,
     ) -> Result<reply::Result, ReplicaError> {
         let (replica, token) = (&self.parts.replica, installed.view.token(key));
         if let Some(known) = known
-            && (replica.read_hash(token, key, epoch)?.unwrap_or(0) == known || planted::is("digest-not-compared"))
+            && (replica.read_hash(token, key, since)?.unwrap_or(0) == known || planted::is("digest-not-compared"))
         {
             return Ok(reply::Result::Same(Same {}));
         }
-        Ok(reply::Result::Object(replica.read(token, key, epoch)?.unwrap_or_default()))
+        Ok(reply::Result::Object(replica.read(token, key, since)?.unwrap_or_default()))
     }
 
     /// Coordinates a write for a node that is no replica of its key.

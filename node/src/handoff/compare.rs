@@ -43,7 +43,10 @@ pub(super) struct Comparison<'a> {
     pub peers: &'a Peers,
     pub replica: &'a Replica,
     pub cluster: Bytes,
+    /// Of the ring.
     pub epoch: u64,
+    /// Since when the lists of the range are those of this ring.
+    pub since: u64,
     pub member: MemberIndex,
     pub token_of: &'a (dyn Fn(&[u8]) -> Token + Sync),
 }
@@ -133,7 +136,7 @@ impl Comparison<'_> {
                 fetched.bytes += (item.key.len() + item.object.len()) as u64;
                 let token = (self.token_of)(&item.key);
                 after = serve::cursor(token, &item.key);
-                durable.extend(self.replica.merge(token, &item.key, item.object, self.epoch).await?);
+                durable.extend(self.replica.merge(token, &item.key, item.object, self.since).await?);
             }
             for submitted in durable {
                 submitted.await?;

@@ -16,7 +16,7 @@ use annulus_proto::v1::{DigestRequest, reply, request::Operation};
 use bytes::Bytes;
 use dynamo::digest::{Buckets, differing};
 use dynamo::preference::MemberIndex;
-use dynamo::token;
+use dynamo::token::{self, Token};
 use futures::StreamExt;
 use std::time::Duration;
 
@@ -131,7 +131,7 @@ impl Giving<'_> {
 
     async fn send(&self, first: u64, last: u64) -> Result<(), HandOverError> {
         let peer = self.peers.by_index(self.holder).ok_or(HandOverError::Unconfirmed)?;
-        let epoch = self.installed.view.epoch();
+        let since = self.installed.view.since(Token(first));
         let mut range = ScanRange::tokens(first, last);
         loop {
             let _flight = self.replica.take_off();
@@ -141,7 +141,7 @@ impl Giving<'_> {
                 let peer = peer.clone();
                 async move {
                     let Some((_, key)) = split_storage_key(&storage_key) else { return true };
-                    let request = peer.request(key, epoch, Operation::Store(object));
+                    let request = peer.request(key, since, Operation::Store(object));
                     let answer = tokio::time::timeout(ANSWER_TIMEOUT, request).await;
                     matches!(answer, Ok(Ok(reply::Result::Stored(_))))
                 }

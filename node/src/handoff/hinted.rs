@@ -114,15 +114,15 @@ async fn store_at(
     receiver: MemberIndex,
     hint: &HeldHint,
 ) -> bool {
-    let epoch = installed.view.epoch();
+    let since = installed.view.since(hint.token);
     if installed.me == Some(receiver) {
-        return match replica.merge(hint.token, &hint.key, hint.object.clone(), epoch).await {
+        return match replica.merge(hint.token, &hint.key, hint.object.clone(), since).await {
             Ok(Some(durable)) => durable.await.is_ok(),
             Ok(None) => true,
             Err(_) => false,
         };
     }
     let Some(peer) = peers.by_index(receiver) else { return false };
-    let request = peer.request(hint.key.clone(), epoch, Operation::Store(hint.object.clone()));
+    let request = peer.request(hint.key.clone(), since, Operation::Store(hint.object.clone()));
     matches!(tokio::time::timeout(ANSWER_TIMEOUT, request).await, Ok(Ok(reply::Result::Stored(_))))
 }

@@ -195,10 +195,8 @@ impl Pulls {
         let Some(me) = installed.me else { return Vec::new() };
         (0u32..)
             .zip(&installed.view.ring().partitions)
-            .filter_map(|(partition, placement)| {
-                let also = placement.also.as_ref().filter(|also| also.phase == Phase::Filling)?;
-                placement.is_to_sync(me).then_some(MoveRecord { partition, since: also.since })
-            })
+            .filter(|(_, placement)| placement.is_to_sync(me))
+            .map(|(partition, placement)| MoveRecord { partition, since: placement.since })
             .collect()
     }
 
@@ -217,7 +215,7 @@ impl Pulls {
         let me = installed.me?;
         let placement = installed.view.placement(record.partition)?;
         let also = placement.also.as_ref()?;
-        let same = also.phase == Phase::Filling && also.since == record.since && also.list.contains(&me);
+        let same = also.phase == Phase::Filling && placement.since == record.since && also.list.contains(&me);
         let holders = placement.preference.clone();
         same.then_some((installed, me, holders))
     }

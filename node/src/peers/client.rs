@@ -165,16 +165,16 @@ impl Peer {
         }
     }
 
-    /// Sends a request, made by the ring of `epoch`, and waits for its answer, for ever if the peer keeps the stream
+    /// Sends a request, made by the lists in force since that epoch, and waits for its answer, for ever if the peer keeps the stream
     /// alive without answering: put a timeout around it.
     ///
     /// # Errors
     /// [`PeerError`], each saying whether the request may have been carried out.
-    pub async fn request(self: &Arc<Self>, key: Bytes, epoch: u64, operation: Operation) -> Answer {
+    pub async fn request(self: &Arc<Self>, key: Bytes, since: u64, operation: Operation) -> Answer {
         if !self.is_connected() && !self.meets().await {
             return Err(PeerError::Down);
         }
-        self.ask(key, epoch, operation, Instant::now())?.await
+        self.ask(key, since, operation, Instant::now())?.await
     }
 
     /// Sends a request at this moment, which is now; the answer is waited for apart.
@@ -184,7 +184,7 @@ impl Peer {
     pub fn ask(
         self: &Arc<Self>,
         key: Bytes,
-        epoch: u64,
+        since: u64,
         operation: Operation,
         now: Instant,
     ) -> Result<Asking, PeerError> {
@@ -192,7 +192,7 @@ impl Peer {
             return Err(PeerError::Down);
         }
         let kind = Kind::of(&operation);
-        let request = self.admit(key, epoch, operation)?;
+        let request = self.admit(key, since, operation)?;
         let (id, answer) = self.pending.register(self.requests_max).ok_or(PeerError::Overloaded)?;
         let usual = if kind == Kind::Slow { Duration::ZERO } else { self.observed.asked(now) };
         let mut asking = Asking { peer: self.clone(), id, answer, kind, since: now, usual, ended: false };
@@ -200,7 +200,7 @@ impl Peer {
         Ok(asking)
     }
 
-    /// Sends a request to this peer, which is `member` of the ring of `epoch`, and returns at once; the listener hears
+    /// Sends a request to this peer, which is this member of the ring, and returns at once; the listener hears
     /// of the answer, or of the end of the stream. For requests that do not wait for third parties.
     ///
     /// # Errors
@@ -208,7 +208,7 @@ impl Peer {
     pub fn send(
         &self,
         key: Bytes,
-        epoch: u64,
+        since: u64,
         operation: Operation,
         member: MemberIndex,
         listener: Arc<dyn Listener>,
@@ -216,7 +216,7 @@ impl Peer {
         if !self.is_connected() {
             return Err(PeerError::Down);
         }
-        let request = self.admit(key, epoch, operation)?;
+        let request = self.admit(key, since, operation)?;
         let id = self.pending.register_listener(self.requests_max, member, listener);
         let id = id.ok_or(PeerError::Overloaded)?;
         self.observed.asked(Instant::now());
@@ -227,8 +227,8 @@ impl Peer {
     }
 
     /// A request that has yet to be given its number, if there is room for it in the queue.
-    fn admit(&self, key: Bytes, epoch: u64, operation: Operation) -> Result<Request, PeerError> {
-        let request = Request { id: 0, key, epoch, operation: Some(operation) };
+    fn admit(&self, key: Bytes, since: u64, operation: Operation) -> Result<Request, PeerError> {
+        let request = Request { id: 0, key, since, operation: Some(operation) };
         let queued = self.queued_bytes.load(Ordering::Relaxed) + request_bytes(&request);
         if queued > self.queued_bytes_max { Err(PeerError::Overloaded) } else { Ok(request) }
     }

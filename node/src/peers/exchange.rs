@@ -241,22 +241,12 @@ impl<H: RequestHandler> Session<H> {
             if session.replaced.is_cancelled() {
                 return;
             }
-            let newest = frame.requests.iter().map(|request| request.epoch).max().unwrap_or(0);
-            if newest > session.ring.epoch() {
+            let (requests, ahead) = split(frame.requests, session.ring.epoch());
+            let begun = session.begin(requests).await;
+            if !begun.is_empty() || !ahead.is_empty() {
                 let session = session.clone();
                 tokio::spawn(async move {
-                    session.catch_up(newest).await;
-                    let begun = session.begin(frame.requests).await;
-                    begun.finish(&session).await;
-                    drop((permit, flight));
-                });
-                continue;
-            }
-            let begun = session.begin(frame.requests).await;
-            if !begun.is_empty() {
-                let session = session.clone();
-                tokio::spawn(async move {
-                    begun.finish(&session).await;
+                    tokio::join!(begun.finish(&session), session.begin_ahead(ahead));
                     drop((permit, flight));
                 });
             }
@@ -291,11 +281,13 @@ impl<H: RequestHandler> Session<H> {
         }
     }
 
-    /// Waits for the ring of a sender that is ahead. When it does not come in time, the requests are refused one by one
-    /// as from an unknown ring.
-    async fn catch_up(&self, epoch: u64) {
+    /// Carries out requests by lists that only their sender knows yet, once its ring is here. When it does not come in
+    /// time, they are refused one by one as from an unknown ring.
+    async fn begin_ahead(&self, requests: Vec<Request>) {
+        let Some(newest) = requests.iter().map(|request| request.since).max() else { return };
         let _ = self.replies.send(Frame { ring_wanted: true, ..self.frame() }).await;
-        let _ = tokio::time::timeout(RING_WAIT_MAX, self.ring.reached(epoch)).await;
+        let _ = tokio::time::timeout(RING_WAIT_MAX, self.ring.reached(newest)).await;
+        self.begin(requests).await.finish(self).await;
     }
 
     /// Begins all requests of a frame, answers those that need no waiting, in one frame, and returns the others.
@@ -332,6 +324,14 @@ impl<H: RequestHandler> Session<H> {
         };
         let _ = self.replies.send(Frame { replies, ring, ..self.frame() }).await;
     }
+}
+
+/// Requests that can be decided about by the ring of this epoch, and those that need a newer one.
+fn split(requests: Vec<Request>, epoch: u64) -> (Vec<Request>, Vec<Request>) {
+    if requests.iter().all(|request| request.since <= epoch) {
+        return (requests, Vec::new());
+    }
+    requests.into_iter().partition(|request| request.since <= epoch)
 }
 
 /// Requests of one frame that have begun and wait.

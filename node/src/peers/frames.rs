@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 /// What a peer stream begins with. HTTP/2 begins otherwise. The last byte is the version of what follows.
-pub(super) const PREFACE: [u8; 8] = *b"annulus\x01";
+pub(super) const PREFACE: [u8; 8] = *b"annulus\x02";
 
 const LENGTH_BYTES: usize = 4;
 /// Room for one read, in bytes.

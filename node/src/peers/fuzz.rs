@@ -58,7 +58,7 @@ fn request(noise: &mut Noise) -> Request {
             change: noise.one_in(2).then(|| bytes(noise)),
         })),
     };
-    Request { id: noise.number(), key: bytes(noise), epoch: noise.number(), operation }
+    Request { id: noise.number(), key: bytes(noise), since: noise.number(), operation }
 }
 
 fn reply(noise: &mut Noise) -> Reply {

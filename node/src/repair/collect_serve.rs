@@ -101,13 +101,14 @@ async fn settle(installed: &Installed, replica: &Replica, peers: &Peers) -> Resu
     }
     replica.grace().passed().await;
     // Requests are begun in the order in which they were sent: what is answered has everything before it behind it.
-    let epoch = installed.view.epoch();
+    let ping_key = Bytes::from_static(b"settle");
+    let since = installed.view.since(installed.view.token(&ping_key));
     let members = installed.view.ring().members.iter().filter(|member| installed.me != Some(member.index));
-    let pings = members.map(|member| async move {
+    let pings = members.map(|member| (member, ping_key.clone())).map(|(member, key)| async move {
         let unavailable = |why: String| Status::unavailable(format!("{}: {why}", member.name));
         let peer = peers.by_incarnation(member.incarnation).filter(|peer| peer.is_up());
         let peer = peer.ok_or_else(|| unavailable(String::from("not connected")))?;
-        let ping = peer.request(Bytes::from_static(b"settle"), epoch, Operation::Read(Read { known: None }));
+        let ping = peer.request(key, since, Operation::Read(Read { known: None }));
         let answer = tokio::time::timeout(PING_TIMEOUT, ping).await;
         let answer = answer.map_err(|elapsed| unavailable(elapsed.to_string()))?;
         answer.map(drop).map_err(|error| unavailable(error.to_string()))

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use dynamo::object::{CodecError, Context, ContextError, Object};
 use dynamo::preference::MemberIndex;
 use dynamo::reconcile::{self, Exchange, leaf_tokens, short};
+use dynamo::token::Token;
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -246,7 +247,7 @@ impl Session<'_> {
             for item in answer.items {
                 self.found.fetched += 1;
                 let token = self.installed.view.token(&item.key);
-                durable.extend(self.replica.merge(token, &item.key, item.object, self.epoch()?).await?);
+                durable.extend(self.replica.merge(token, &item.key, item.object, self.since(token)?).await?);
             }
             let unknown = answer.unknown.iter().filter_map(|&at| items.get(at as usize));
             let mut unknown: BTreeMap<Bytes, ()> = unknown.map(|item| (item.key.clone(), ())).collect();
@@ -269,30 +270,31 @@ impl Session<'_> {
 
     fn decide(&self, seen: &Seen, ours: bool) -> Result<Exchange, SessionError> {
         let token = self.installed.view.token(&seen.key);
-        let here = if ours { self.replica.read(token, &seen.key, self.epoch()?)? } else { None };
+        let here = if ours { self.replica.read(token, &seen.key, self.since(token)?)? } else { None };
         let Some(here) = here else { return Ok(Exchange::Fetch) };
         Ok(reconcile::exchange(&Object::decode(here)?.context(), &Context::decode(&seen.context)?))
     }
 
     /// Fetches objects and merges them; those marked are sent back afterwards, with what is here.
     async fn fetch(&mut self, keys: BTreeSet<(Bytes, bool)>) -> Result<(), SessionError> {
-        let epoch = self.epoch()?;
+        self.in_force()?;
         let (peer, replica, view) = (self.peer.clone(), self.replica, self.installed.view.clone());
         let fetched: Vec<Result<(Bytes, bool, usize), SessionError>> = futures::stream::iter(keys)
             .map(|(key, send_back)| {
                 let (peer, view) = (peer.clone(), view.clone());
                 async move {
-                    let answer = peer.request(key.clone(), epoch, Operation::Read(Read { known: None }));
+                    let token = view.token(&key);
+                    let since = view.since(token);
+                    let answer = peer.request(key.clone(), since, Operation::Read(Read { known: None }));
                     let Ok(Ok(reply::Result::Object(object))) = tokio::time::timeout(CALL_TIMEOUT, answer).await
                     else {
                         return Err(SessionError::NotTaken);
                     };
                     let bytes = 40 + key.len() + object.len();
-                    if !object.is_empty() {
-                        let token = view.token(&key);
-                        if let Some(durable) = replica.merge(token, &key, object, epoch).await? {
-                            durable.await?;
-                        }
+                    if !object.is_empty()
+                        && let Some(durable) = replica.merge(token, &key, object, since).await?
+                    {
+                        durable.await?;
                     }
                     Ok((key, send_back, bytes))
                 }
@@ -314,15 +316,17 @@ impl Session<'_> {
 
     /// Sends what is here of some keys.
     async fn send(&mut self, keys: BTreeSet<Bytes>) -> Result<(), SessionError> {
-        let epoch = self.epoch()?;
+        self.in_force()?;
         let (peer, replica, view) = (self.peer.clone(), self.replica, self.installed.view.clone());
         let sent: Vec<Result<usize, SessionError>> = futures::stream::iter(keys)
             .map(|key| {
                 let (peer, view) = (peer.clone(), view.clone());
                 async move {
-                    let Some(object) = replica.read(view.token(&key), &key, epoch)? else { return Ok(0) };
+                    let token = view.token(&key);
+                    let since = view.since(token);
+                    let Some(object) = replica.read(token, &key, since)? else { return Ok(0) };
                     let bytes = 40 + key.len() + object.len();
-                    let answer = peer.request(key, epoch, Operation::Store(object));
+                    let answer = peer.request(key, since, Operation::Store(object));
                     match tokio::time::timeout(CALL_TIMEOUT, answer).await {
                         Ok(Ok(reply::Result::Stored(_))) => Ok(bytes),
                         _ => Err(SessionError::NotTaken),
@@ -340,10 +344,13 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The epoch of the comparison, as long as it is in force.
-    fn epoch(&self) -> Result<u64, SessionError> {
-        let epoch = self.installed.view.epoch();
-        if self.ring.epoch() == epoch { Ok(epoch) } else { Err(SessionError::RingChanged) }
+    /// Since when the lists of a key are what they are, as long as the ring of the comparison is in force.
+    fn since(&self, token: Token) -> Result<u64, SessionError> {
+        self.in_force().map(|()| self.installed.view.since(token))
+    }
+
+    fn in_force(&self) -> Result<(), SessionError> {
+        if self.ring.epoch() == self.installed.view.epoch() { Ok(()) } else { Err(SessionError::RingChanged) }
     }
 }
 

@@ -19,8 +19,8 @@ struct Arriving {
 /// How a page is to be stored.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRules {
-    /// Epoch by which its sender means it for this node.
-    pub epoch: u64,
+    /// Epoch since which the lists are those by which its sender means it for this node.
+    pub since: u64,
     /// How many commits had [failed](Replica::failed_commits) when the first page of several was taken. If others have
     /// since, pages before this one may be lost, and it is not stored with records that say the contrary.
     pub failed_commits: u64,
@@ -54,7 +54,7 @@ impl Replica {
             new.push(NewObject::new(storage_key(*token, key), encoded.clone()));
         }
         let inserted = self.objects.insert_new(&new, reservation, || {
-            self.admit_all(&arriving, rules.epoch)?;
+            self.admit_all(&arriving, rules.since)?;
             if self.failed_commits() != rules.failed_commits {
                 return Ok(None);
             }
@@ -70,8 +70,8 @@ impl Replica {
         Ok(inserted)
     }
 
-    fn admit_all(&self, arriving: &[Arriving], epoch: u64) -> Result<(), ReplicaError> {
+    fn admit_all(&self, arriving: &[Arriving], since: u64) -> Result<(), ReplicaError> {
         let installed = self.ring.load().ok_or(ReplicaError::Behind)?;
-        arriving.iter().try_for_each(|arriving| admit(&installed, arriving.token, epoch))
+        arriving.iter().try_for_each(|arriving| admit(&installed, arriving.token, since))
     }
 }

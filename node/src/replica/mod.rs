@@ -240,20 +240,20 @@ impl Replica {
         (self.wall)()
     }
 
-    /// The object of a key, encoded, if the sender at `epoch` means the same lists.
+    /// The object of a key, encoded, if the sender means the same lists: those in force [since](dynamo::ring::RingView::since) that epoch.
     ///
     /// # Errors
     /// [`ReplicaError::Stale`], [`ReplicaError::Behind`], or the engine's.
-    pub fn read(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<Bytes>, ReplicaError> {
-        Ok(self.read_known(token, key, epoch)?.map(|known| known.value))
+    pub fn read(&self, token: Token, key: &[u8], since: u64) -> Result<Option<Bytes>, ReplicaError> {
+        Ok(self.read_known(token, key, since)?.map(|known| known.value))
     }
 
     /// The same with its hash.
     ///
     /// # Errors
     /// Those of [`Replica::read`].
-    pub fn read_known(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<Known>, ReplicaError> {
-        self.admit(token, epoch)?;
+    pub fn read_known(&self, token: Token, key: &[u8], since: u64) -> Result<Option<Known>, ReplicaError> {
+        self.admit(token, since)?;
         Ok(with_storage_key(token, key, |key| self.objects.read(key))?)
     }
 
@@ -261,8 +261,8 @@ impl Replica {
     ///
     /// # Errors
     /// Those of [`Replica::read`].
-    pub fn read_hash(&self, token: Token, key: &[u8], epoch: u64) -> Result<Option<u64>, ReplicaError> {
-        self.admit(token, epoch)?;
+    pub fn read_hash(&self, token: Token, key: &[u8], since: u64) -> Result<Option<u64>, ReplicaError> {
+        self.admit(token, since)?;
         Ok(with_storage_key(token, key, |key| self.objects.hash(key))?)
     }
 
@@ -275,10 +275,10 @@ impl Replica {
         token: Token,
         key: &[u8],
         incoming: Bytes,
-        epoch: u64,
+        since: u64,
     ) -> Result<Option<Submitted>, ReplicaError> {
         let reservation = self.committer.reserve(key.len() + incoming.len()).await?;
-        self.merge_reserved(token, key, incoming, epoch, reservation)
+        self.merge_reserved(token, key, incoming, since, reservation)
     }
 
     /// As [`Replica::merge`], without waiting for room in the commit queue.
@@ -290,10 +290,10 @@ impl Replica {
         token: Token,
         key: &[u8],
         incoming: Bytes,
-        epoch: u64,
+        since: u64,
     ) -> Result<Option<Submitted>, ReplicaError> {
         let reservation = self.committer.try_reserve(key.len() + incoming.len())?;
-        self.merge_reserved(token, key, incoming, epoch, reservation)
+        self.merge_reserved(token, key, incoming, since, reservation)
     }
 
     fn merge_reserved(
@@ -301,12 +301,12 @@ impl Replica {
         token: Token,
         key: &[u8],
         incoming: Bytes,
-        epoch: u64,
+        since: u64,
         reservation: Reservation,
     ) -> Result<Option<Submitted>, ReplicaError> {
         let object = Object::decode(incoming.clone())?;
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
-            self.admit(token, epoch)?;
+            self.admit(token, since)?;
             let Some(current) = current else {
                 self.mistrust_returning(token, None, &object);
                 self.counters.replace(token, Weight::default(), Weight::of(key, &object, incoming.len()));
@@ -349,10 +349,10 @@ impl Replica {
         token: Token,
         key: &[u8],
         write: Write,
-        epoch: u64,
+        since: u64,
     ) -> Result<Coordinated, ReplicaError> {
         let reservation = self.committer.reserve(write_bytes(key, &write)).await?;
-        self.coordinate_reserved(token, key, write, epoch, reservation)
+        self.coordinate_reserved(token, key, write, since, reservation)
     }
 
     /// As [`Replica::coordinate`], without waiting for room in the commit queue.
@@ -365,10 +365,10 @@ impl Replica {
         token: Token,
         key: &[u8],
         write: Write,
-        epoch: u64,
+        since: u64,
     ) -> Result<Coordinated, ReplicaError> {
         let reservation = self.committer.try_reserve(write_bytes(key, &write))?;
-        self.coordinate_reserved(token, key, write, epoch, reservation)
+        self.coordinate_reserved(token, key, write, since, reservation)
     }
 
     fn coordinate_reserved(
@@ -376,11 +376,11 @@ impl Replica {
         token: Token,
         key: &[u8],
         write: Write,
-        epoch: u64,
+        since: u64,
         reservation: Reservation,
     ) -> Result<Coordinated, ReplicaError> {
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
-            self.admit(token, epoch)?;
+            self.admit(token, since)?;
             let current_len = current.as_ref().map_or(0, Bytes::len);
             let before = current.map(Object::decode).transpose()?;
             let result = self.decide(token, before.as_ref(), write)?;
@@ -408,11 +408,11 @@ impl Replica {
         key: &[u8],
         change: &Change,
         known: &Object,
-        epoch: u64,
+        since: u64,
     ) -> Result<(Outcome, Option<(Bytes, Submitted)>), ReplicaError> {
         let reservation = self.committer.reserve(key.len() + known.encoded_len() + change.bytes() + 128).await?;
         let updated = self.objects.update(storage_key(token, key), reservation, |current| {
-            self.admit(token, epoch)?;
+            self.admit(token, since)?;
             let current_len = current.as_ref().map_or(0, Bytes::len);
             let mine = current.map(Object::decode).transpose()?;
             let before = match &mine {
@@ -612,8 +612,8 @@ impl Replica {
         self.overlay.pass_through();
     }
 
-    fn admit(&self, token: Token, epoch: u64) -> Result<(), ReplicaError> {
-        self.ring.look(|installed| admit(installed, token, epoch)).unwrap_or(Err(ReplicaError::Behind))
+    fn admit(&self, token: Token, since: u64) -> Result<(), ReplicaError> {
+        self.ring.look(|installed| admit(installed, token, since)).unwrap_or(Err(ReplicaError::Behind))
     }
 
     fn observe(&self, object: &Object) {
@@ -624,9 +624,9 @@ impl Replica {
     }
 }
 
-/// Whether the sender at `epoch` means the same lists as the ring in force.
-fn admit(installed: &Installed, token: Token, epoch: u64) -> Result<(), ReplicaError> {
-    match installed.fence(installed.view.partition(token), epoch) {
+/// Whether the sender means the lists of the ring in force.
+fn admit(installed: &Installed, token: Token, since: u64) -> Result<(), ReplicaError> {
+    match installed.fence(token, since) {
         Fence::Serve => Ok(()),
         Fence::SenderIsStale => Err(ReplicaError::Stale),
         Fence::ReceiverIsBehind => Err(ReplicaError::Behind),

@@ -231,6 +231,7 @@ fn ring(addresses: [&str; 3]) -> Ring {
     let placement = |partition: u16| Placement {
         preference: (0..3).map(|step| MemberIndex((partition + step) % 3)).collect(),
         also: None,
+        since: 7,
     };
     Ring {
         cluster: Uuid::from_u128(99),

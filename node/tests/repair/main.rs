@@ -1,6 +1,7 @@
 //! Anti-entropy among whole nodes over loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
+mod ahead;
 mod cluster;
 mod collect;
 mod converge;

@@ -60,7 +60,7 @@ async fn those_who_stay_in_a_shorter_list_get_what_those_who_go_have() {
     ring.quorums = Quorums { n: 3, r: 2, w: 2, sloppy: false };
     for placement in &mut ring.partitions {
         let list = placement.preference[..3].to_vec();
-        placement.also = Some(Also { list, phase: Phase::Filling, since: ring.epoch });
+        placement.also = Some(Also { list, phase: Phase::Filling });
     }
     cluster.view = RingView::new(ring).unwrap();
     let partition = cluster.view.partition(cluster.view.token(b"key"));

@@ -21,7 +21,7 @@ async fn a_stalled_copy_names_whom_it_waits_for_within_ten_seconds() {
     for placement in &mut ring.partitions {
         placement.preference = vec![MemberIndex(0)];
         let list = vec![MemberIndex(0), MemberIndex(1)];
-        placement.also = Some(Also { list, phase: Phase::Filling, since: ring.epoch });
+        placement.also = Some(Also { list, phase: Phase::Filling });
     }
     cluster.view = RingView::new(ring).unwrap();
     let value = written(&Object::default(), 1, wall_ms() - 60_000, b"value").encode();

@@ -2,7 +2,7 @@
 
 use annulus_proto::v1::{Moved, NodeStatus, Synced};
 use dynamo::preference::MemberIndex;
-use dynamo::ring::{Phase, Placement, Ring};
+use dynamo::ring::{Placement, Ring};
 use rand::Rng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,8 +129,7 @@ fn parts(ring: &Ring, partition: u32) -> std::ops::Range<u32> {
 }
 
 fn fills(placement: &Placement, me: MemberIndex) -> Option<u64> {
-    let also = placement.also.as_ref().filter(|also| also.phase == Phase::Filling)?;
-    placement.is_to_sync(me).then_some(also.since)
+    placement.is_to_sync(me).then_some(placement.since)
 }
 
 fn listed(ring: &Ring, incarnation: Uuid) -> impl Iterator<Item = u32> {

@@ -137,8 +137,8 @@ fn note_copied(shared: &Shared, answers: &Answers, reports: &Reports) {
 
 /// Planted bugs of whoever reads the reports.
 fn misread(ring: &Ring, reports: &mut Reports) {
-    let synced =
-        (0u32..).zip(&ring.partitions).filter_map(|(p, placement)| Some((p, placement.also.as_ref()?.since)));
+    let moving = (0u32..).zip(&ring.partitions).filter(|(_, placement)| placement.also.is_some());
+    let synced = moving.map(|(partition, placement)| (partition, placement.since));
     if planted::is("old-list-dropped-early") {
         for member in &ring.members {
             reports.entry(member.incarnation).or_default().epoch = ring.epoch;

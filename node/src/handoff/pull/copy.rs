@@ -106,6 +106,7 @@ impl Pulls {
             replica: &self.replica,
             cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
             epoch: installed.view.epoch(),
+            since: record.since,
             member,
             token_of: &token_of,
         };
@@ -196,8 +197,6 @@ impl Copying<'_> {
         let (room, bytes_max) = self.pulls.room.take(self.pulls.pace.page_bytes(bulk)).await;
         let request = PageRequest {
             cluster: Bytes::copy_from_slice(self.pulls.ring.cluster().as_bytes()),
-            // Not the ring's epoch of the moment: once the lists have changed, what is still on its way is refused,
-            // for this node may be in them no more and would keep what it ought to drop.
             epoch: self.installed.view.epoch(),
             first_token: token::first_token(self.record.partition, count).0,
             last_token: token::last_token(self.record.partition, count).0,
@@ -225,9 +224,11 @@ impl Copying<'_> {
         let bytes = items.iter().map(|(_, key, object)| (key.len() + object.len()) as u64).sum();
         let last = items.last().map(|(token, key, _)| serve::cursor(*token, key));
         let after = last.unwrap_or_else(|| after.clone());
-        let (epoch, items_count) = (self.installed.view.epoch(), items.len() as u64);
+        let items_count = items.len() as u64;
         let landed = |durable| Landed { after: after.clone(), durable, bytes, items: items_count };
-        let rules = PageRules { epoch, failed_commits: self.failed_commits };
+        // Once the lists have changed, what is still on its way is refused: this node may be in them no more, and would keep
+        // what it ought to drop.
+        let rules = PageRules { since: self.record.since, failed_commits: self.failed_commits };
         let records = || self.records(&after, bytes, items_count);
         let inserted = self.pulls.replica.insert_page(&items, rules, records).await;
         if let Some(submitted) = inserted.map_err(|error| self.failed(error.into()))? {
@@ -241,13 +242,12 @@ impl Copying<'_> {
 
     async fn merge(&self, items: Vec<(Token, Bytes, Bytes)>) -> Result<Vec<Submitted>, PullError> {
         let mut durable = Vec::with_capacity(items.len());
-        let epoch = self.installed.view.epoch();
         for (at, (token, key, object)) in items.into_iter().enumerate() {
             if at % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1 {
                 // Requests go first.
                 tokio::task::yield_now().await;
             }
-            let merged = self.pulls.replica.merge(token, &key, object, epoch).await;
+            let merged = self.pulls.replica.merge(token, &key, object, self.record.since).await;
             durable.extend(merged.map_err(|error| self.failed(error.into()))?);
         }
         Ok(durable)
