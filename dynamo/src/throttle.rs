@@ -1,9 +1,10 @@
 //! How fast partitions may be copied while clients are served: a small part more in each window, a large part less once it
 //! is felt (multiplicative increase and decrease: Chiu and Jain, 1989), with the delay that clients notice as the sign of congestion (as in LEDBAT, RFC 6817).
 //!
-//! Each node watches how long its clients' requests take, in windows of a fraction of a second, and compares with what
-//! is usual while nothing is copied. Whoever copies goes by the worse of its own pressure and its sources'. While none of
-//! them has clients there is nothing to hold back for; the rate that clients are known to bear is kept for when they come.
+//! Each node watches how long its clients' requests take, and those that peers send it for their clients, in windows of a
+//! fraction of a second, and compares with what is usual while nothing is copied. Whoever copies goes by the worse of its own
+//! pressure and its sources'. While nobody asks them there is nothing to hold back for; the rate that clients are known to
+//! bear is kept for when they come.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const LEARN: f64 = 1.0 / 8.0;
 /// Latencies below this one are not worth holding back for, in seconds.
 const UNNOTICED: f64 = 0.001;
 
-/// How much clients of one node feel: the tail of their latency beside what it is while nothing is copied.
+/// How much those who ask one node feel: the tail of their latency beside what it is while nothing is copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pressure {
     usual: Option<f64>,

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use dynamo::object::{Change, Context, Payload};
 use futures::future::BoxFuture;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::Status;
 
 impl RequestHandler for Coordinator {
@@ -87,6 +88,10 @@ impl RequestHandler for Coordinator {
 
     fn take_off(&self) -> InFlight {
         self.parts.replica.take_off()
+    }
+
+    fn answered(&self, requests: usize, took: Duration) {
+        self.parts.foreground.record_of_peer(took, requests);
     }
 }
 

@@ -1,10 +1,13 @@
-//! What this node's clients feel of what is copied: a window of their latencies, looked at several times a second.
+//! What clients feel of what is copied: a window of latencies, looked at several times a second.
+
+mod latencies;
 
 use crate::beat::Beat;
 use dynamo::throttle::{LITTLE, Pressure, SAMPLES_MIN};
+use latencies::Latencies;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -12,16 +15,14 @@ use tokio_util::sync::CancellationToken;
 pub(super) const WINDOW: Duration = Duration::from_millis(250);
 /// Windows with few requests that are taken together: no client waits much longer for its latency to count.
 const WINDOWS_TOGETHER_MAX: u32 = 8;
-/// Buckets of each doubling of the latency: neighbours are at most a fifth apart.
-const STEPS: u32 = 4;
-/// From 1 µs to more than an hour.
-const BUCKETS: usize = 32 * STEPS as usize;
 
-/// Latencies of the clients of one node.
-#[derive(Debug)]
+/// What those who ask something of one node feel: its own clients, and its peers, behind whom are clients of theirs.
+#[derive(Debug, Default)]
 pub struct Foreground {
-    buckets: [AtomicU32; BUCKETS],
-    /// Whether a client was answered since the last look.
+    clients: Latencies,
+    /// Of requests that other coordinators sent, from their coming to the answer.
+    peers: Latencies,
+    /// Whether anybody was answered since the last look.
     asked: AtomicBool,
     /// Bytes of pages handed out to members that copy from here, ever.
     handed_out: AtomicU64,
@@ -32,6 +33,13 @@ pub struct Foreground {
 
 #[derive(Debug, Default)]
 struct State {
+    clients: Watched,
+    peers: Watched,
+}
+
+/// One kind of requests.
+#[derive(Debug, Default)]
+struct Watched {
     pressure: Pressure,
     /// Windows whose requests are still in the buckets.
     windows: u32,
@@ -39,29 +47,51 @@ struct State {
     worked: u64,
 }
 
-impl Default for Foreground {
-    fn default() -> Self {
-        Self {
-            buckets: std::array::from_fn(|_| AtomicU32::new(0)),
-            asked: AtomicBool::new(false),
-            handed_out: AtomicU64::new(0),
-            worked: AtomicU64::new(0),
-            state: Mutex::default(),
+impl Watched {
+    /// Ends a window in which so many bytes were copied or dropped.
+    fn look(&mut self, latencies: &Latencies, worked: u64) {
+        self.windows += 1;
+        self.worked += worked;
+        let samples = latencies.samples();
+        if (1..SAMPLES_MIN).contains(&samples) && self.windows < WINDOWS_TOGETHER_MAX {
+            return self.pressure.window(Duration::ZERO, samples, false);
         }
+        let (p99, samples) = latencies.take();
+        let seconds = WINDOW.as_secs_f64() * f64::from(std::mem::take(&mut self.windows));
+        #[allow(clippy::cast_precision_loss, reason = "what matters is the order of magnitude")]
+        let copying = std::mem::take(&mut self.worked) as f64 > LITTLE * seconds;
+        self.pressure.window(p99, samples, copying);
+    }
+}
+
+impl State {
+    fn pressure(&self) -> f64 {
+        self.clients.pressure.get().max(self.peers.pressure.get())
     }
 }
 
 impl Foreground {
     /// A client's request has taken so long.
     pub fn record(&self, micros: u64) {
-        self.buckets[bucket(micros)].fetch_add(1, Relaxed);
+        self.clients.record(micros, 1);
+        self.is_here();
+    }
+
+    /// So many requests of a peer were answered, the last of them after so long.
+    pub fn record_of_peer(&self, took: Duration, requests: usize) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.peers.record(micros, u32::try_from(requests).unwrap_or(u32::MAX));
+        self.is_here();
+    }
+
+    fn is_here(&self) {
         // Read first: the line stays with all processors.
         if !self.asked.load(Relaxed) {
             self.asked.store(true, Relaxed);
         }
     }
 
-    /// Whether a client was answered since the last look.
+    /// Whether anybody was answered since the last look.
     pub(super) fn is_asked(&self) -> bool {
         self.asked.load(Relaxed)
     }
@@ -83,10 +113,10 @@ impl Foreground {
         self.handed_out.load(Relaxed)
     }
 
-    /// How much clients feel, as of the last look; nothing only if none has come since either.
+    /// How much they feel, as of the last look; nothing only if nobody has come since either.
     #[must_use]
     pub fn pressure(&self) -> f64 {
-        let pressure = self.state.lock().pressure.get();
+        let pressure = self.state.lock().pressure();
         if self.is_asked() { pressure.max(1.0) } else { pressure }
     }
 
@@ -94,20 +124,10 @@ impl Foreground {
     pub(super) fn look(&self) -> f64 {
         let mut state = self.state.lock();
         self.asked.store(false, Relaxed);
-        state.windows += 1;
-        state.worked += self.worked.swap(0, Relaxed);
-        let samples: u64 = self.buckets.iter().map(|bucket| u64::from(bucket.load(Relaxed))).sum();
-        if (1..SAMPLES_MIN).contains(&samples) && state.windows < WINDOWS_TOGETHER_MAX {
-            state.pressure.window(Duration::ZERO, samples, false);
-            return state.pressure.get();
-        }
-        let counts: Vec<u64> = self.buckets.iter().map(|bucket| u64::from(bucket.swap(0, Relaxed))).collect();
-        let samples: u64 = counts.iter().sum();
-        let seconds = WINDOW.as_secs_f64() * f64::from(std::mem::take(&mut state.windows));
-        #[allow(clippy::cast_precision_loss, reason = "what matters is the order of magnitude")]
-        let copying = std::mem::take(&mut state.worked) as f64 > LITTLE * seconds;
-        state.pressure.window(percentile_99(&counts, samples), samples, copying);
-        state.pressure.get()
+        let worked = self.worked.swap(0, Relaxed);
+        state.clients.look(&self.clients, worked);
+        state.peers.look(&self.peers, worked);
+        state.pressure()
     }
 }
 
@@ -133,45 +153,9 @@ pub(super) async fn watch(
     }
 }
 
-fn bucket(micros: u64) -> usize {
-    let micros = micros.clamp(1, u64::from(u32::MAX));
-    let octave = micros.ilog2();
-    // The two bits behind the highest.
-    let step = (micros << 2 >> octave) & u64::from(STEPS - 1);
-    (octave * STEPS) as usize + usize::try_from(step).unwrap_or(0)
-}
-
-/// Lower bound of a bucket, in microseconds.
-fn lower_bound(bucket: usize) -> u64 {
-    let (octave, step) = (bucket / STEPS as usize, bucket % STEPS as usize);
-    (1 << octave) + ((step as u64) << octave >> 2)
-}
-
-fn percentile_99(counts: &[u64], samples: u64) -> Duration {
-    let mut beyond = samples / 100;
-    for (bucket, &count) in counts.iter().enumerate().rev() {
-        if count > beyond {
-            return Duration::from_micros(lower_bound(bucket));
-        }
-        beyond -= count;
-    }
-    Duration::ZERO
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_latency_is_in_the_bucket_whose_bounds_hold_it() {
-        for micros in (1..5000).chain([u64::from(u32::MAX) - 1, u64::from(u32::MAX)]) {
-            let bucket = bucket(micros);
-            assert!(lower_bound(bucket) <= micros, "{micros}");
-            assert!(bucket + 1 == BUCKETS || micros < lower_bound(bucket + 1) || micros < 4, "{micros}");
-        }
-        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
-        assert_eq!(bucket(0), 0);
-    }
 
     #[test]
     fn one_in_a_hundred_is_beyond_the_percentile() {
@@ -187,6 +171,21 @@ mod tests {
         foreground.work(4 << 20);
         assert!(foreground.look() > 100.0, "and so they are while leftovers are dropped");
         assert!(foreground.look() < 1.0, "and where nobody asks there is none");
+    }
+
+    /// Clients talk to some nodes, and those to others: who holds replicas only is not alone.
+    #[test]
+    fn peers_count_as_clients_do_and_neither_hides_the_other() {
+        let foreground = Foreground::default();
+        foreground.record_of_peer(Duration::from_millis(2), 100);
+        assert!((foreground.pressure() - 1.0).abs() < 0.01);
+        (0..10_000).for_each(|_| foreground.record(1000));
+        let _ = foreground.look();
+        foreground.record_of_peer(Duration::from_millis(8), 100);
+        (0..10_000).for_each(|_| foreground.record(1000));
+        foreground.hand_out(4 << 20);
+        assert!(foreground.look() > 3.5, "what peers wait for is not lost among what clients wait for");
+        assert!(foreground.look() < 0.5 && foreground.pressure() < 0.5, "nobody is left");
     }
 
     #[test]

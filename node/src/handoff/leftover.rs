@@ -5,9 +5,10 @@ use super::foreground::{Foreground, WINDOW};
 use super::hand_over::{HandOverError, hand_over};
 use crate::peers::Peers;
 use crate::planted;
-use crate::replica::{Replica, ReplicaError};
+use crate::replica::{PageBounds, RemovedPage, Replica, ReplicaError};
 use crate::ring_state::{Installed, RingState};
 use crate::storage::{ScanRange, Space};
+use bytes::Bytes;
 use dynamo::ring::{Phase, Placement};
 use dynamo::throttle::Throttle;
 use dynamo::token;
@@ -16,8 +17,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-const PAGE_ITEMS: usize = 128;
-const PAGE_BYTES: usize = 1 << 20;
+/// What is dropped at once.
+const PAGE: PageBounds = PageBounds { items: 128, bytes: 1 << 20 };
 /// Percentage of the disk that has to be free for what is left over to wait until nothing is copied any more.
 const LEFTOVERS_WAIT_FREE: u64 = 10;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -158,24 +159,38 @@ impl Leftovers {
         }
         loop {
             let still = ring.load().is_some_and(|now| leftovers(&now, replica).contains(&partition));
-            let page = replica.engine().scan(Space::Data, &range, PAGE_ITEMS, PAGE_BYTES);
-            let page = page.map_err(ReplicaError::from)?;
-            let mut removals = Vec::with_capacity(page.items.len());
-            for (at, (storage_key, _)) in page.items.iter().enumerate() {
-                if at % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1 {
-                    // Requests go first.
-                    tokio::task::yield_now().await;
+            let (bytes, after) = match replica.drop_unlisted_page(&range, PAGE).await? {
+                Some(RemovedPage { bytes, after, submitted }) => {
+                    if let Some(removed) = submitted {
+                        removed.await.map_err(ReplicaError::from)?;
+                    }
+                    (bytes, after)
                 }
-                removals.extend(replica.drop_unlisted(storage_key).await?);
+                None => self.drop_one_by_one(&range).await?,
+            };
+            pace.pay(bytes).await;
+            if after.is_none() || !still {
+                return Ok(());
             }
-            for removed in removals {
-                removed.await.map_err(ReplicaError::from)?;
-            }
-            pace.pay(page.items.iter().map(|(key, object)| key.len() + object.len()).sum()).await;
-            match page.items.last() {
-                Some((last, _)) if page.more && still => range.after = Some(last.clone()),
-                _ => return Ok(()),
-            }
+            range.after = after;
         }
+    }
+
+    /// The same for a page on which too much happens for that: returns its bytes, and where the next begins.
+    async fn drop_one_by_one(&self, range: &ScanRange) -> Result<(usize, Option<Bytes>), ReplicaError> {
+        let page = self.replica.engine().scan(Space::Data, range, PAGE.items, PAGE.bytes)?;
+        let mut removals = Vec::with_capacity(page.items.len());
+        for (at, (storage_key, _)) in page.items.iter().enumerate() {
+            if at % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1 {
+                // Requests go first.
+                tokio::task::yield_now().await;
+            }
+            removals.extend(self.replica.drop_unlisted(storage_key).await?);
+        }
+        for removed in removals {
+            removed.await?;
+        }
+        let bytes = page.items.iter().map(|(key, object)| key.len() + object.len()).sum();
+        Ok((bytes, page.items.last().filter(|_| page.more).map(|(key, _)| key.clone())))
     }
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncRead;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Interval;
+use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 use uuid::Uuid;
@@ -68,6 +68,9 @@ pub trait RequestHandler: Send + Sync + 'static {
 
     /// Something takes off that carries objects here: kept until it has landed.
     fn take_off(&self) -> InFlight;
+
+    /// So many requests that wait for nobody else were answered, the last of them so long after they had come.
+    fn answered(&self, requests: usize, took: Duration);
 }
 
 /// How far a request has got without waiting.
@@ -292,12 +295,13 @@ impl<H: RequestHandler> Session<H> {
 
     /// Begins all requests of a frame, answers those that need no waiting, in one frame, and returns the others.
     async fn begin(&self, requests: Vec<Request>) -> Unanswered {
-        let (mut done, mut unanswered) = (Vec::new(), Unanswered::default());
-        let mut done_bytes = 0;
+        let mut unanswered = Unanswered::new(Instant::now());
+        let (mut done, mut done_bytes, mut at_once) = (Vec::new(), 0, 0);
         for request in requests {
             let id = request.id;
             match self.handler.begin(request) {
                 Begun::Done(result) => {
+                    at_once += 1;
                     done_bytes += if let reply::Result::Object(object) = &result { object.len() } else { 0 };
                     done.push(Reply { id, result: Some(result) });
                     if done_bytes > BATCH_BYTES_MAX {
@@ -311,6 +315,7 @@ impl<H: RequestHandler> Session<H> {
         }
         if !done.is_empty() {
             self.send(done).await;
+            self.handler.answered(at_once, unanswered.came.elapsed());
         }
         unanswered
     }
@@ -335,14 +340,18 @@ fn split(requests: Vec<Request>, epoch: u64) -> (Vec<Request>, Vec<Request>) {
 }
 
 /// Requests of one frame that have begun and wait.
-#[derive(Default)]
 struct Unanswered {
+    came: Instant,
     /// In the order of the commit queue.
     storing: VecDeque<(u64, Submitted)>,
     waiting: Vec<(u64, BoxFuture<'static, reply::Result>)>,
 }
 
 impl Unanswered {
+    fn new(came: Instant) -> Self {
+        Self { came, storing: VecDeque::new(), waiting: Vec::new() }
+    }
+
     fn is_empty(&self) -> bool {
         self.storing.is_empty() && self.waiting.is_empty()
     }
@@ -350,11 +359,15 @@ impl Unanswered {
     /// Answers what is done together in one frame. Coordination of writes, which waits for other nodes, does not hold up
     /// the rest.
     async fn finish<H: RequestHandler>(self, session: &Session<H>) {
-        let Self { storing, waiting } = self;
-        tokio::join!(Self::finish_storing(storing, session), Self::finish_waiting(waiting, session));
+        let Self { came, storing, waiting } = self;
+        tokio::join!(Self::finish_storing(came, storing, session), Self::finish_waiting(waiting, session));
     }
 
-    async fn finish_storing<H: RequestHandler>(mut storing: VecDeque<(u64, Submitted)>, session: &Session<H>) {
+    async fn finish_storing<H: RequestHandler>(
+        came: Instant,
+        mut storing: VecDeque<(u64, Submitted)>,
+        session: &Session<H>,
+    ) {
         while let Some((id, durable)) = storing.pop_front() {
             let mut replies = vec![Reply { id, result: Some(session.handler.stored(durable.await)) }];
             // The same flush has most likely made the following ones durable as well.
@@ -363,7 +376,9 @@ impl Unanswered {
                 replies.push(Reply { id: *id, result: Some(session.handler.stored(outcome)) });
                 storing.pop_front();
             }
+            let stored = replies.len();
             session.send(replies).await;
+            session.handler.answered(stored, came.elapsed());
         }
     }
 

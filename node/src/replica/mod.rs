@@ -19,13 +19,13 @@ pub use grace::{Grace, InFlight};
 pub use hints::{HeldHint, Hints};
 pub use insert_page::{PageItems, PageRules};
 pub use leaves::Leaves;
-pub use objects::{Known, NewObject, Objects, Overlay, Updated};
+pub use objects::{Known, NewObject, Objects, Overlay, PageBounds, RemovedPage, Updated};
 
 use crate::config::Limits;
 use crate::coordinator::{Causality, Write};
 use crate::planted;
 use crate::ring_state::{Fence, Installed, RingState};
-use crate::storage::{Births, Committer, Engine, EngineError, Reservation, StorageError, Submitted};
+use crate::storage::{Births, Committer, Engine, EngineError, Reservation, ScanRange, StorageError, Submitted};
 use bytes::Bytes;
 use dynamo::hlc::{Clock, Hlc};
 use dynamo::object::{Actor, By, Change, CodecError, Object, Outcome, Refusal, Value};
@@ -551,27 +551,43 @@ impl Replica {
         self.failed_floor.load(Ordering::Acquire)
     }
 
-    /// Drops an object of a partition for which no list names this node; one that is listed again stays. `None`: it
-    /// stays or is gone already.
+    /// Drops the objects on the first page of a range for whose partitions no list names this node; those that are listed
+    /// again stay. `None`: so much is committed now that it cannot be done for a whole page.
+    ///
+    /// # Errors
+    /// When the engine cannot be read; nothing was dropped.
+    pub async fn drop_unlisted_page(
+        &self,
+        range: &ScanRange,
+        bounds: PageBounds,
+    ) -> Result<Option<RemovedPage>, ReplicaError> {
+        let reservation = self.committer.reserve_control().await;
+        Ok(self.objects.remove_page(range, bounds, reservation, |key, value| self.forget_unlisted(key, value))?)
+    }
+
+    /// Drops one object if no list names this node for its partition. `None`: it stays or is gone already.
     ///
     /// # Errors
     /// When the engine cannot be read; nothing was dropped.
     pub async fn drop_unlisted(&self, storage_key: &Bytes) -> Result<Option<Submitted>, ReplicaError> {
         let reservation = self.committer.reserve_control().await;
-        let Some((token, key)) = split_storage_key(storage_key) else { return Ok(None) };
-        Ok(self.objects.remove_if(storage_key, reservation, |current| {
-            // Under the lock: a write that a newer ring lets in comes after this removal, not before it.
-            let Some(installed) = self.ring.load() else { return false };
-            let partition = installed.view.partition(token);
-            let listed = |me| installed.view.placement(partition).is_some_and(|placement| placement.names(me));
-            if installed.me.is_some_and(listed) && !planted::is("leftovers-ignore-second-list") {
-                return false;
-            }
-            if let Ok(object) = Object::decode(current.clone()) {
-                self.counters.replace(token, Weight::of(&key, &object, current.len()), Weight::default());
-            }
-            true
-        })?)
+        Ok(self.objects.remove_if(storage_key, reservation, |value| self.forget_unlisted(storage_key, value))?)
+    }
+
+    /// Whether no list names this node for a key; then it is not counted any more.
+    fn forget_unlisted(&self, storage_key: &Bytes, value: &Bytes) -> bool {
+        let Some((token, key)) = split_storage_key(storage_key) else { return false };
+        // Under the lock: a write that a newer ring lets in comes after this removal, not before it.
+        let Some(installed) = self.ring.load() else { return false };
+        let placement = installed.view.placement(installed.view.partition(token));
+        let listed = |me| placement.is_some_and(|placement| placement.names(me));
+        if installed.me.is_some_and(listed) && !planted::is("leftovers-ignore-second-list") {
+            return false;
+        }
+        if let Ok(object) = Object::decode(value.clone()) {
+            self.counters.replace(token, Weight::of(&key, &object, value.len()), Weight::default());
+        }
+        true
     }
 
     /// What is under a key in the engine or about to be, whether the ring lists this node for it or not.

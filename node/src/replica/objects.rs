@@ -8,8 +8,10 @@
 //! before it writes, at every replica, and the engine takes longer to find an object than all the rest of that takes.
 
 mod insert_new;
+mod remove_page;
 
 pub use insert_new::NewObject;
+pub use remove_page::{PageBounds, RemovedPage};
 
 use super::leaves::Leaves;
 use crate::storage::{Change, Committer, Engine, EngineError, Reservation, Space, Submitted};
@@ -311,6 +313,12 @@ impl Objects {
         Ok(self.engine.get(self.overlay.space, key)?.map(|value| Known::new(key, value)))
     }
 
+    /// All keys locked.
+    fn lock_all(&self) -> Vec<MutexGuard<'_, Shard>> {
+        // In their order; nobody else locks more than one.
+        self.overlay.shards.iter().map(Mutex::lock).collect()
+    }
+
     /// The newest value of a key whose shard is locked.
     fn current(&self, shard: &MutexGuard<'_, Shard>, key: &[u8]) -> Result<Option<Known>, EngineError> {
         match shard.get(key) {
@@ -374,6 +382,9 @@ impl Objects {
         Ok(Some(self.committer.submit(vec![change], reservation)))
     }
 }
+
+#[cfg(test)]
+mod testing;
 
 #[cfg(test)]
 mod tests {

@@ -75,8 +75,7 @@ impl Objects {
             if !self.engine.scan(self.overlay.space, range, 1, 1)?.items.is_empty() {
                 return Ok(None);
             }
-            // In their order; nobody else locks more than one.
-            let shards = self.overlay.shards.iter().map(parking_lot::Mutex::lock).collect();
+            let shards = self.lock_all();
             if self.overlay.batches.load(Ordering::Acquire) == batches {
                 return Ok(Some(shards));
             }
@@ -95,15 +94,9 @@ fn behind(key: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{key, objects, write};
     use super::*;
-    use crate::replica::{Overlay, Updated};
-    use crate::storage::{Committer, Engine, MemoryEngine, Space};
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    fn key(number: u64) -> Bytes {
-        Bytes::copy_from_slice(&number.to_be_bytes())
-    }
+    use crate::storage::{Engine, Space};
 
     fn page(numbers: std::ops::Range<u64>) -> Vec<NewObject> {
         let all = Bytes::from(vec![b'p'; 100]);
@@ -114,30 +107,9 @@ mod tests {
         Change::Put { space: Space::Meta, key: Bytes::from_static(b"cursor"), value: Bytes::new() }
     }
 
-    fn objects() -> (Objects, Arc<MemoryEngine>) {
-        let engine = Arc::new(MemoryEngine::new());
-        let overlay = Overlay::new(Space::Data, 64 << 20);
-        let told = overlay.clone();
-        let limits = crate::config::Limits { disk_reserve_bytes: 0, ..Default::default() };
-        let commit_time = Duration::from_millis(5);
-        let committer = Committer::inline(engine.clone(), &limits, commit_time, move |changes, stored| {
-            told.committed(changes, stored.is_ok());
-        });
-        (Objects::new(engine.clone(), committer, overlay), engine)
-    }
-
     async fn insert(objects: &Objects, page: &[NewObject]) -> Option<Submitted> {
         let reservation = objects.committer.reserve(1000).await.unwrap();
         objects.insert_new(page, reservation, || Ok::<_, EngineError>(Some(vec![record()]))).unwrap()
-    }
-
-    async fn write(objects: &Objects, number: u64) -> (Option<Bytes>, Submitted) {
-        let reservation = objects.committer.reserve(100).await.unwrap();
-        let decide = |before| Ok::<_, EngineError>((Some(Bytes::from_static(b"written")), before));
-        match objects.update(key(number), reservation, decide).unwrap() {
-            Updated::Queued(before, submitted) => (before, submitted),
-            Updated::Unchanged(_) => panic!("it decided to store"),
-        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -149,7 +121,7 @@ mod tests {
         submitted.await.unwrap();
         assert!(engine.get(Space::Meta, b"cursor").unwrap().is_some());
         written.await.unwrap();
-        assert_eq!(engine.get(Space::Data, &key(15)).unwrap().unwrap(), "written");
+        assert_eq!(engine.get(Space::Data, &key(15)).unwrap().unwrap(), "written twice");
         assert_eq!(engine.len(Space::Data), 10);
     }
 
