@@ -124,6 +124,15 @@ bench: ## Figures beside Redis Cluster, etcd and the limits of this machine, all
 	'$(CARGO_TARGET_DIR)/fast/annulus-bench' growth
 	'$(CARGO_TARGET_DIR)/fast/annulus-bench' moves
 
+# The load that is profiled, by its name in `make bench`: make profile LOAD="get ×16"
+LOAD ?= put
+empty :=
+
+.PHONY: profile
+profile: ## Where the processor time of three nodes goes under a load, as a flame graph
+	cargo build --profile fast --locked -p annulus-node -p annulus-bench
+	bench/profile.sh '$(CARGO_TARGET_DIR)/fast' 'docs/flamegraph-$(subst $(empty) $(empty),-,$(LOAD)).svg' '$(LOAD)'
+
 .PHONY: bench-short
 bench-short: ## The same for a moment each, with the programs that the tests use: that it works, not how fast
 	bench/tools.sh

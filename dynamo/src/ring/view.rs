@@ -66,7 +66,13 @@ impl RingView {
     /// one another.
     #[must_use]
     pub fn since(&self, token: Token) -> u64 {
-        self.placement(self.partition(token)).map_or(0, |placement| placement.since)
+        self.since_of(self.partition(token))
+    }
+
+    /// The same of a partition; zero if there is no such partition.
+    #[must_use]
+    pub fn since_of(&self, partition: u32) -> u64 {
+        self.placement(partition).map_or(0, |placement| placement.since)
     }
 
     /// The member with this index.

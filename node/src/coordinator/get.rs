@@ -230,7 +230,7 @@ impl<'a> Asking<'a> {
     }
 
     fn ask(&self, member: MemberIndex) {
-        let (key, since) = (self.key.clone(), self.since());
+        let (key, since) = (self.key.clone(), self.installed.view.since_of(self.partition));
         if self.installed.me == Some(member) {
             let token = self.installed.view.token(&key);
             let read = self.coordinator.parts.replica.read(token, &key, since);
@@ -258,11 +258,6 @@ impl<'a> Asking<'a> {
         }));
     }
 
-    /// Since when the lists are those by which the replicas are chosen.
-    fn since(&self) -> u64 {
-        self.installed.view.placement(self.partition).map_or(0, |placement| placement.since)
-    }
-
     /// Asks the next reachable fallback for what it holds in the place of a member.
     fn ask_fallback(&mut self, target: MemberIndex) {
         let Some(incarnation) = self.installed.view.member(target).map(|member| member.incarnation) else {
@@ -280,7 +275,7 @@ impl<'a> Asking<'a> {
             let Some(peer) = self.coordinator.parts.peers.by_index(fallback).filter(|peer| peer.is_up()) else {
                 continue;
             };
-            let (key, since) = (self.key.clone(), self.since());
+            let (key, since) = (self.key.clone(), self.installed.view.since_of(self.partition));
             let hint = ReadHint { incarnation: Bytes::copy_from_slice(incarnation.as_bytes()) };
             self.under_way.push(Box::pin(async move {
                 let why = match peer.request(key, since, Operation::ReadHint(hint)).await {

@@ -107,7 +107,7 @@ impl Coordinator {
             flight,
             state: Mutex::default(),
         });
-        plain.send(peers);
+        plain.send(peers, since);
         Some(plain.finish(durable).await.map(|()| written))
     }
 
@@ -137,9 +137,8 @@ impl Coordinator {
 }
 
 impl PlainWrite {
-    fn send(self: &Arc<Self>, peers: Holders) {
+    fn send(self: &Arc<Self>, peers: Holders, since: u64) {
         self.state.lock().answers = peers.iter().map(|(member, _)| (*member, None)).collect();
-        let since = self.installed.view.since(self.installed.view.token(&self.key));
         for (member, peer) in peers {
             let store = Operation::Store(self.object.clone());
             if let Err(error) = peer.send(self.key.clone(), since, store, member, self.clone()) {

@@ -208,7 +208,7 @@ impl Replication {
 
     /// Since when the lists are those by which the replicas are chosen.
     fn since(&self) -> u64 {
-        self.placement().map_or(0, |placement| placement.since)
+        self.installed.view.since_of(self.partition)
     }
 
     fn send_to_holders(&mut self) {
