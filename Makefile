@@ -131,7 +131,7 @@ empty :=
 .PHONY: profile
 profile: ## Where the processor time of three nodes goes under a load, as a flame graph
 	cargo build --profile fast --locked -p annulus-node -p annulus-bench
-	bench/profile.sh '$(CARGO_TARGET_DIR)/fast' 'docs/flamegraph-$(subst $(empty) $(empty),-,$(LOAD)).svg' '$(LOAD)'
+	bench/profile.sh '$(CARGO_TARGET_DIR)/fast' 'docs/flamegraph-$(subst ×,,$(subst $(empty) $(empty),-,$(LOAD))).svg' '$(LOAD)'
 
 .PHONY: bench-short
 bench-short: ## The same for a moment each, with the programs that the tests use: that it works, not how fast

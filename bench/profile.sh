@@ -15,7 +15,7 @@ command -v perf >/dev/null || { echo "perf is missing: apt-get install linux-per
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/annulus/inferno
 [ -x "$tools/bin/inferno-flamegraph" ] || cargo install -q --locked --root "$tools" inferno
 
-"$programs/annulus-bench" compare --systems annulus --only "$load" --rounds 1 --seconds $((seconds + 20)) \
+"$programs/annulus-bench" compare --systems annulus --only "$load" --rounds 1 --seconds $((seconds + 8)) \
 	--pids "$place/pids" >"$place/table" 2>&1 &
 bench=$!
 until [ -s "$place/pids" ]; do
@@ -25,6 +25,9 @@ done
 # Until it has got into its stride.
 sleep 5
 perf record -q -F 499 --call-graph dwarf,16384 -p "$(cat "$place/pids")" -o "$place/data" -- sleep "$seconds"
+# Its nodes end with it.
+wait "$bench"
+bench=
 perf script -i "$place/data" 2>/dev/null | "$tools/bin/inferno-collapse-perf" >"$place/stacks"
 "$tools/bin/inferno-flamegraph" --title "$load, 64 clients, all three nodes: processor time by stack" \
 	--minwidth 0.4 <"$place/stacks" >"$output"

@@ -89,7 +89,9 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let wanted = |load: &Workload| arguments.only.is_empty() || arguments.only.contains(&load.name());
     let loads: Vec<Workload> = workloads().into_iter().filter(wanted).collect();
     report::machine(arguments.clients, arguments.keys, arguments.value_bytes)?;
-    let mut systems = start(arguments, place.path(), &keys, loads.iter().any(|load| load.mix == Mix::Get))?;
+    // Under a profiler the ring that is profiled has all turns.
+    let of_one = arguments.pids.is_none() && loads.iter().any(|load| load.mix == Mix::Get);
+    let mut systems = start(arguments, place.path(), &keys, of_one)?;
     for system in &systems {
         load::fill(system, &keys).await.with_context(|| format!("filling {}", system.name))?;
     }

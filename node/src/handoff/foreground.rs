@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 pub(super) const WINDOW: Duration = Duration::from_millis(250);
 /// Windows with few requests that are taken together: no client waits much longer for its latency to count.
 const WINDOWS_TOGETHER_MAX: u32 = 8;
+/// What peers wait for is judged by so many requests, or once in two seconds: of all nodes that a move concerns the one
+/// that suffers most counts, and the tail of a few requests suffers now and then wherever nothing is wrong.
+const PEER_SAMPLES_MIN: u64 = 512;
 
 /// What those who ask something of one node feel: its own clients, and its peers, behind whom are clients of theirs.
 #[derive(Debug, Default)]
@@ -48,13 +51,14 @@ struct Watched {
 }
 
 impl Watched {
-    /// Ends a window in which so many bytes were copied or dropped.
-    fn look(&mut self, latencies: &Latencies, worked: u64) {
+    /// Ends a window in which so many bytes were copied or dropped. Fewer than `samples_min` requests are kept for the next.
+    fn look(&mut self, latencies: &Latencies, worked: u64, samples_min: u64) {
         self.windows += 1;
         self.worked += worked;
         let samples = latencies.samples();
-        if (1..SAMPLES_MIN).contains(&samples) && self.windows < WINDOWS_TOGETHER_MAX {
-            return self.pressure.window(Duration::ZERO, samples, false);
+        if (1..samples_min).contains(&samples) && self.windows < WINDOWS_TOGETHER_MAX {
+            // Somebody is there, and it cannot be told yet what they feel.
+            return self.pressure.window(Duration::ZERO, 1, false);
         }
         let (p99, samples) = latencies.take();
         let seconds = WINDOW.as_secs_f64() * f64::from(std::mem::take(&mut self.windows));
@@ -125,8 +129,8 @@ impl Foreground {
         let mut state = self.state.lock();
         self.asked.store(false, Relaxed);
         let worked = self.worked.swap(0, Relaxed);
-        state.clients.look(&self.clients, worked);
-        state.peers.look(&self.peers, worked);
+        state.clients.look(&self.clients, worked, SAMPLES_MIN);
+        state.peers.look(&self.peers, worked, PEER_SAMPLES_MIN);
         state.pressure()
     }
 }
@@ -177,13 +181,16 @@ mod tests {
     #[test]
     fn peers_count_as_clients_do_and_neither_hides_the_other() {
         let foreground = Foreground::default();
-        foreground.record_of_peer(Duration::from_millis(2), 100);
+        foreground.record_of_peer(Duration::from_millis(2), 1000);
         assert!((foreground.pressure() - 1.0).abs() < 0.01);
         (0..10_000).for_each(|_| foreground.record(1000));
         let _ = foreground.look();
-        foreground.record_of_peer(Duration::from_millis(8), 100);
+        foreground.record_of_peer(Duration::from_millis(8), 500);
         (0..10_000).for_each(|_| foreground.record(1000));
         foreground.hand_out(4 << 20);
+        assert!((foreground.look() - 1.0).abs() < 0.01, "too few to tell");
+        foreground.record_of_peer(Duration::from_millis(8), 500);
+        (0..10_000).for_each(|_| foreground.record(1000));
         assert!(foreground.look() > 3.5, "what peers wait for is not lost among what clients wait for");
         assert!(foreground.look() < 0.5 && foreground.pressure() < 0.5, "nobody is left");
     }
