@@ -22,7 +22,7 @@ impl Coordinator {
         write: &Write,
         options: WriteOptions,
     ) -> Result<Option<Written>, RequestError> {
-        let since = installed.view.since(installed.view.token(key));
+        let since = installed.view.since_of(partition);
         let holders = installed.view.placement(partition).map(|placement| placement.holders()).unwrap_or_default();
         let mut last = None;
         for member in holders {

@@ -45,6 +45,8 @@ struct Question {
 /// A key of which this node is a replica.
 struct Place<'a> {
     token: Token,
+    /// Epoch since which the list is what it is.
+    since: u64,
     me: MemberIndex,
     list: &'a [MemberIndex],
     /// How many are to be asked.
@@ -54,9 +56,10 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     fn here(installed: &'a Installed, key: &[u8], options: ReadOptions) -> Option<Self> {
         let token = installed.view.token(key);
-        let list = &installed.view.placement(installed.view.partition(token))?.preference;
+        let placement = installed.view.placement(installed.view.partition(token))?;
+        let (list, since) = (&placement.preference, placement.since);
         let me = installed.me.filter(|me| list.contains(me))?;
-        Some(Self { token, me, list, replicas: replicas(installed, list, options).clamp(1, list.len()) })
+        Some(Self { token, since, me, list, replicas: replicas(installed, list, options).clamp(1, list.len()) })
     }
 }
 
@@ -87,7 +90,7 @@ impl Coordinator {
         let (replica, ring) = (&self.parts.replica, &self.parts.ring);
         let (token, since) = ring.look(|installed| {
             let place = Place::here(installed, key, options).filter(|place| place.replicas == 1)?;
-            Some((place.token, installed.view.since(place.token)))
+            Some((place.token, place.since))
         })??;
         let object = replica.read(token, key, since).ok()?;
         decode(object.unwrap_or_default()).ok()
@@ -96,8 +99,7 @@ impl Coordinator {
     fn begin_plain_read(&self, key: &Bytes, options: ReadOptions) -> Option<Begun> {
         let parts = &self.parts;
         let installed = parts.ring.load()?;
-        let Place { token, me, list, replicas } = Place::here(&installed, key, options)?;
-        let since = installed.view.since(token);
+        let Place { token, since, me, list, replicas } = Place::here(&installed, key, options)?;
         match replicas {
             1 => Some(Begun::Here(parts.replica.read(token, key, since).ok()?.unwrap_or_default())),
             2 => {

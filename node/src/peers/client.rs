@@ -165,8 +165,8 @@ impl Peer {
         }
     }
 
-    /// Sends a request, made by the lists in force since that epoch, and waits for its answer, for ever if the peer keeps the stream
-    /// alive without answering: put a timeout around it.
+    /// Sends a request, made by the lists in force since that epoch, and waits for its answer, for ever if the peer
+    /// keeps the stream alive without answering: put a timeout around it.
     ///
     /// # Errors
     /// [`PeerError`], each saying whether the request may have been carried out.
@@ -200,7 +200,7 @@ impl Peer {
         Ok(asking)
     }
 
-    /// Sends a request to this peer, which is this member of the ring, and returns at once; the listener hears
+    /// Sends a request to this peer, which is that member of the ring, and returns at once; the listener hears
     /// of the answer, or of the end of the stream. For requests that do not wait for third parties.
     ///
     /// # Errors

@@ -315,6 +315,8 @@ impl<H: RequestHandler> Session<H> {
         }
         if !done.is_empty() {
             self.send(done).await;
+        }
+        if at_once > 0 {
             self.handler.answered(at_once, unanswered.came.elapsed());
         }
         unanswered

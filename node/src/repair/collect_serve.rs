@@ -16,6 +16,8 @@ use tonic::Status;
 
 /// Most objects of one collection.
 pub const OBJECTS_MAX: usize = 1024;
+/// Read only to see that a peer has begun what it was sent before.
+const PING_KEY: &[u8] = b"settle";
 /// How long a peer may take to begin what it was sent.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -101,14 +103,13 @@ async fn settle(installed: &Installed, replica: &Replica, peers: &Peers) -> Resu
     }
     replica.grace().passed().await;
     // Requests are begun in the order in which they were sent: what is answered has everything before it behind it.
-    let ping_key = Bytes::from_static(b"settle");
-    let since = installed.view.since(installed.view.token(&ping_key));
+    let since = installed.view.since(installed.view.token(PING_KEY));
     let members = installed.view.ring().members.iter().filter(|member| installed.me != Some(member.index));
-    let pings = members.map(|member| (member, ping_key.clone())).map(|(member, key)| async move {
+    let pings = members.map(|member| async move {
         let unavailable = |why: String| Status::unavailable(format!("{}: {why}", member.name));
         let peer = peers.by_incarnation(member.incarnation).filter(|peer| peer.is_up());
         let peer = peer.ok_or_else(|| unavailable(String::from("not connected")))?;
-        let ping = peer.request(key, since, Operation::Read(Read { known: None }));
+        let ping = peer.request(Bytes::from_static(PING_KEY), since, Operation::Read(Read { known: None }));
         let answer = tokio::time::timeout(PING_TIMEOUT, ping).await;
         let answer = answer.map_err(|elapsed| unavailable(elapsed.to_string()))?;
         answer.map(drop).map_err(|error| unavailable(error.to_string()))

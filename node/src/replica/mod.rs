@@ -240,7 +240,8 @@ impl Replica {
         (self.wall)()
     }
 
-    /// The object of a key, encoded, if the sender means the same lists: those in force [since](dynamo::ring::RingView::since) that epoch.
+    /// The object of a key, encoded, if the sender means the same lists: those in force
+    /// [since](dynamo::ring::RingView::since) that epoch.
     ///
     /// # Errors
     /// [`ReplicaError::Stale`], [`ReplicaError::Behind`], or the engine's.
@@ -584,10 +585,15 @@ impl Replica {
         if installed.me.is_some_and(listed) && !planted::is("leftovers-ignore-second-list") {
             return false;
         }
-        if let Ok(object) = Object::decode(value.clone()) {
-            self.counters.replace(token, Weight::of(&key, &object, value.len()), Weight::default());
-        }
+        self.uncount(token, &key, value);
         true
+    }
+
+    /// An object goes.
+    fn uncount(&self, token: Token, key: &[u8], value: &Bytes) {
+        if let Ok(object) = Object::decode(value.clone()) {
+            self.counters.replace(token, Weight::of(key, &object, value.len()), Weight::default());
+        }
     }
 
     /// What is under a key in the engine or about to be, whether the ring lists this node for it or not.
@@ -616,9 +622,7 @@ impl Replica {
             if self.ring.epoch() != epoch || !decide(current) {
                 return false;
             }
-            if let Ok(object) = Object::decode(current.clone()) {
-                self.counters.replace(token, Weight::of(&key, &object, current.len()), Weight::default());
-            }
+            self.uncount(token, &key, current);
             true
         })?)
     }

@@ -11,10 +11,10 @@ mod insert_new;
 mod remove_page;
 
 pub use insert_new::NewObject;
-pub use remove_page::{PageBounds, RemovedPage};
+pub use remove_page::RemovedPage;
 
 use super::leaves::Leaves;
-use crate::storage::{Change, Committer, Engine, EngineError, Reservation, Space, Submitted};
+use crate::storage::{Change, Committer, Engine, EngineError, Page, Reservation, ScanRange, Space, Submitted};
 use bytes::{BufMut, Bytes, BytesMut};
 use dynamo::reconcile::item_hash;
 use parking_lot::{Mutex, MutexGuard};
@@ -26,6 +26,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 const SHARDS: usize = 256;
+
+/// How often a page is read anew, if anything was committed meanwhile.
+const LOOKS_MAX: usize = 4;
+
+/// How much a page has at most.
+#[derive(Clone, Copy, Debug)]
+pub struct PageBounds {
+    /// Objects.
+    pub items: usize,
+    /// Bytes of keys and objects, give or take one object.
+    pub bytes: usize,
+}
 
 /// Bytes that a cached object is counted with besides its key and value.
 const CACHED_OVERHEAD_BYTES: usize = 128;
@@ -313,10 +325,24 @@ impl Objects {
         Ok(self.engine.get(self.overlay.space, key)?.map(|value| Known::new(key, value)))
     }
 
-    /// All keys locked.
-    fn lock_all(&self) -> Vec<MutexGuard<'_, Shard>> {
-        // In their order; nobody else locks more than one.
-        self.overlay.shards.iter().map(Mutex::lock).collect()
+    /// A page as the engine has it, and all keys locked before that can have changed. `None`: something was committed
+    /// each time.
+    #[expect(clippy::type_complexity, reason = "both are taken apart at once")]
+    fn lock_all_as_read(
+        &self,
+        range: &ScanRange,
+        bounds: PageBounds,
+    ) -> Result<Option<(Page, Vec<MutexGuard<'_, Shard>>)>, EngineError> {
+        for _ in 0..LOOKS_MAX {
+            let batches = self.overlay.batches.load(Ordering::Acquire);
+            let page = self.engine.scan(self.overlay.space, range, bounds.items, bounds.bytes)?;
+            // In their order; nobody else locks more than one.
+            let shards = self.overlay.shards.iter().map(Mutex::lock).collect();
+            if self.overlay.batches.load(Ordering::Acquire) == batches {
+                return Ok(Some((page, shards)));
+            }
+        }
+        Ok(None)
     }
 
     /// The newest value of a key whose shard is locked.

@@ -1,13 +1,11 @@
 //! Many objects at once where there are none: nothing is read for each of them, and they are committed together.
 
-use super::{Known, Objects, Shard};
+use super::{Known, Objects, PageBounds};
 use crate::storage::{Change, EngineError, KEY_BYTES_MAX, Reservation, ScanRange, Submitted};
 use bytes::{BufMut, Bytes, BytesMut};
-use parking_lot::MutexGuard;
-use std::sync::atomic::Ordering;
 
-/// How often it is looked again whether nothing is there, if anything was committed meanwhile.
-const LOOKS_MAX: usize = 4;
+/// Whether anything is there.
+const ONE: PageBounds = PageBounds { items: 1, bytes: 1 };
 
 /// An object to be stored where none is.
 pub struct NewObject {
@@ -51,7 +49,10 @@ impl Objects {
             return Ok(None);
         }
         let range = ScanRange { first: first.key.clone(), until: Some(behind(&last.key)), after: None };
-        let Some(mut shards) = self.lock_all_if_empty(&range)? else { return Ok(None) };
+        let Some((page, mut shards)) = self.lock_all_as_read(&range, ONE)? else { return Ok(None) };
+        if !page.items.is_empty() {
+            return Ok(None);
+        }
         let pending =
             |object: &NewObject| shards[self.overlay.place(&object.key)].pending.contains_key(&object.key);
         if objects.iter().any(pending) {
@@ -66,21 +67,6 @@ impl Objects {
         }
         changes.extend(records);
         Ok(Some(self.committer.submit(changes, reservation)))
-    }
-
-    /// All keys locked, if the engine has nothing in the range that is not pending.
-    fn lock_all_if_empty(&self, range: &ScanRange) -> Result<Option<Vec<MutexGuard<'_, Shard>>>, EngineError> {
-        for _ in 0..LOOKS_MAX {
-            let batches = self.overlay.batches.load(Ordering::Acquire);
-            if !self.engine.scan(self.overlay.space, range, 1, 1)?.items.is_empty() {
-                return Ok(None);
-            }
-            let shards = self.lock_all();
-            if self.overlay.batches.load(Ordering::Acquire) == batches {
-                return Ok(Some(shards));
-            }
-        }
-        Ok(None)
     }
 }
 

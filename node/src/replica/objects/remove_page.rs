@@ -1,22 +1,8 @@
 //! Many objects at once removed: each is read once, with its neighbours, and they are committed together.
 
-use super::{Known, Objects, Shard};
-use crate::storage::{Change, EngineError, Page, Reservation, ScanRange, Submitted};
+use super::{Known, Objects, PageBounds};
+use crate::storage::{Change, EngineError, Reservation, ScanRange, Submitted};
 use bytes::Bytes;
-use parking_lot::MutexGuard;
-use std::sync::atomic::Ordering;
-
-/// How often a page is read anew, if anything was committed meanwhile.
-const LOOKS_MAX: usize = 4;
-
-/// How much a page has at most.
-#[derive(Clone, Copy, Debug)]
-pub struct PageBounds {
-    /// Objects.
-    pub items: usize,
-    /// Bytes of keys and objects, give or take one object.
-    pub bytes: usize,
-}
 
 /// What became of a page.
 pub struct RemovedPage {
@@ -61,24 +47,6 @@ impl Objects {
         }
         let submitted = (!changes.is_empty()).then(|| self.committer.submit(changes, reservation));
         Ok(Some(RemovedPage { bytes, after, submitted }))
-    }
-
-    /// A page as the engine has it, and all keys locked before that can have changed.
-    #[expect(clippy::type_complexity, reason = "both are taken apart at once")]
-    fn lock_all_as_read(
-        &self,
-        range: &ScanRange,
-        bounds: PageBounds,
-    ) -> Result<Option<(Page, Vec<MutexGuard<'_, Shard>>)>, EngineError> {
-        for _ in 0..LOOKS_MAX {
-            let batches = self.overlay.batches.load(Ordering::Acquire);
-            let page = self.engine.scan(self.overlay.space, range, bounds.items, bounds.bytes)?;
-            let shards = self.lock_all();
-            if self.overlay.batches.load(Ordering::Acquire) == batches {
-                return Ok(Some((page, shards)));
-            }
-        }
-        Ok(None)
     }
 }
 
