@@ -63,8 +63,11 @@ enum Decision {
     Begin,
     /// Called off: the lists as they are already serve.
     CallOff,
-    /// The other list is replaced by the wanted one, which fills from here on.
+    /// The list that fills is replaced by the wanted one, which fills from here on.
     Turn,
+    /// The list that retires serves again, and the one that serves retires. Every write since has gone to both, so
+    /// nothing has to be copied; and neither is forgotten while someone may still read by it.
+    Return,
     Flip,
     Done,
 }
@@ -95,7 +98,8 @@ fn decide(
     };
     match (also.phase, here, same_set(&also.list, wanted)) {
         (Phase::Filling, true, _) => Decision::CallOff,
-        (Phase::Filling, false, false) | (Phase::Retiring, false, true) => Decision::Turn,
+        (Phase::Filling, false, false) => Decision::Turn,
+        (Phase::Retiring, false, true) => Decision::Return,
         (Phase::Filling, false, true) if filled(facts, placement, also, waiting) => Decision::Flip,
         (Phase::Retiring, _, _) if retired(facts, placement, also, waiting) => Decision::Done,
         _ => Decision::Stay,
@@ -172,6 +176,7 @@ fn apply(
 ) -> Placement {
     let Placement { preference, also, since } = placement;
     let filling = |list| Some(Also { list, phase: Phase::Filling });
+    let retiring = |list| Some(Also { list, phase: Phase::Retiring });
     let (preference, also, count) = match decision {
         Decision::Stay => return Placement { preference, also, since },
         // Another owner coordinates from here on what needs one coordinator, so this too is a change of the lists.
@@ -179,10 +184,8 @@ fn apply(
         Decision::CallOff => (wanted, None, Some(&mut change.turned)),
         Decision::Begin => (preference, filling(wanted), Some(&mut change.begun)),
         Decision::Turn => (preference, filling(wanted), Some(&mut change.turned)),
-        Decision::Flip => {
-            let retiring = Also { list: preference, phase: Phase::Retiring };
-            (wanted, Some(retiring), Some(&mut change.flipped))
-        }
+        Decision::Return => (wanted, retiring(preference), Some(&mut change.turned)),
+        Decision::Flip => (wanted, retiring(preference), Some(&mut change.flipped)),
         Decision::Done => (preference, None, Some(&mut change.done)),
     };
     if let Some(count) = count {
