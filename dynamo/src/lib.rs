@@ -19,5 +19,6 @@ pub mod preference;
 pub mod quorum;
 pub mod reconcile;
 pub mod ring;
+pub mod tail;
 pub mod throttle;
 pub mod token;

@@ -180,6 +180,12 @@ impl Ring {
         self.partitions.iter().filter(|placement| placement.names(index)).count()
     }
 
+    /// Whether a member is on its way out and in no list any more. What it holds serves nobody.
+    #[must_use]
+    pub fn is_released(&self, index: MemberIndex) -> bool {
+        self.member(index).is_some_and(|member| member.state == MemberState::Leaving) && self.listed(index) == 0
+    }
+
     /// The zone of a member as a small number, equal for equal zone names; `None` when it has none.
     #[must_use]
     pub fn zone_of(&self, index: MemberIndex) -> Option<u16> {

@@ -2,20 +2,27 @@
 //! is felt (multiplicative increase and decrease: Chiu and Jain, 1989), with the delay that clients notice as the sign of congestion (as in LEDBAT, RFC 6817).
 //!
 //! Each node watches how long its clients' requests take, and those that peers send it for their clients, in windows of a
-//! fraction of a second, and compares with what is usual while nothing is copied. Whoever copies goes by the worse of its own
-//! pressure and its sources'. While nobody asks them there is nothing to hold back for; the rate that clients are known to
-//! bear is kept for when they come.
+//! fraction of a second, and compares the [tail] of the last seconds with what is usual while nothing is copied. Whoever
+//! copies goes by the worst of its own pressure and its sources': so what each finds has to be more than chance, or the many
+//! are always slowed down by one that had a bad moment. While nobody asks them there is nothing to hold back for; the rate
+//! that clients are known to bear is kept for when they come.
+//!
+//! [tail]: crate::tail
 
 use std::time::Duration;
 
-/// Latency while copying ÷ latency while not, from which on copying is slowed down.
-pub const PRESSURE_MAX: f64 = 1.5;
+/// Latency while copying ÷ latency while not, from which on copying is slowed down: somewhat less than the half more that
+/// clients are to feel at most, for it is noticed a second or two later.
+pub const PRESSURE_MAX: f64 = 1.4;
 /// And from which on it is not sped up any more.
 const PRESSURE_ENOUGH: f64 = 1.2;
 /// Fewer requests have no 99th percentile to speak of: their windows are taken together.
 pub const SAMPLES_MIN: u64 = 32;
-/// Part of the difference that a window moves what is usual by.
+/// Part of the difference that a window without copying moves what is usual by.
 const LEARN: f64 = 1.0 / 8.0;
+/// The same of a quicker one while something is copied. Only quicker ones count then, so it has to be little: else what is
+/// usual would soon be the best that ever was.
+const LEARN_COPYING: f64 = 1.0 / 256.0;
 /// Latencies below this one are not worth holding back for, in seconds.
 const UNNOTICED: f64 = 0.001;
 
@@ -23,6 +30,8 @@ const UNNOTICED: f64 = 0.001;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pressure {
     usual: Option<f64>,
+    /// Windows that `usual` was learned from.
+    windows: u32,
     now: f64,
 }
 
@@ -37,12 +46,12 @@ impl Pressure {
             return;
         }
         let p99 = p99.as_secs_f64().max(UNNOTICED);
+        self.windows = self.windows.saturating_add(1);
         match &mut self.usual {
             Some(usual) if !copying => *usual += LEARN * (p99 - *usual),
             // What was never seen without copying cannot be compared; it gets less from here, if copying is why.
             None => self.usual = Some(p99),
-            // Not at once what one window happened to be: few requests have a tail of many lengths.
-            Some(usual) => *usual += LEARN * (p99 - *usual).min(0.0),
+            Some(usual) => *usual += LEARN_COPYING.max(1.0 / f64::from(self.windows)) * (p99 - *usual).min(0.0),
         }
         self.now = self.usual.map_or(0.0, |usual| p99 / usual);
     }
@@ -70,10 +79,11 @@ const FIRST: f64 = (1 << 20) as f64;
 /// Each window without pressure adds this part of the rate: it doubles in three seconds, and what clients have just borne is
 /// never left far behind.
 const ADDED: f64 = 1.0 / 16.0;
-/// Each window with pressure leaves this part.
-const LEFT: f64 = 0.6;
-/// However much clients feel, copying goes on at this rate: a move that never ends protects nobody.
-const LEAST: f64 = (512 << 10) as f64;
+/// Each window with pressure leaves this part: as much as is felt for some windows after it was done away with.
+const LEFT: f64 = 0.9;
+/// However much clients feel, copying goes on at this rate: a move that never ends protects nobody. So many nodes may be at it
+/// on one machine that more would be felt.
+const LEAST: f64 = (128 << 10) as f64;
 /// What is copied at this rate, in bytes a second, is not what clients feel.
 pub const LITTLE: f64 = 2.0 * LEAST;
 /// No disk or network that this is for is faster.

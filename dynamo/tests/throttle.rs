@@ -1,5 +1,6 @@
 //! The rate of copying, beside clients whose latency goes up with it.
 
+use dynamo::tail::{BUCKETS, Tail, bucket};
 use dynamo::throttle::{LITTLE, PRESSURE_MAX, Pressure, Throttle, under_way_max};
 use std::time::Duration;
 
@@ -29,6 +30,48 @@ fn copying_settles_where_clients_feel_little_of_it() {
     // 6 ms are reached at 120 MiB/s: near that on average, and beyond it in one window of a sawtooth at most.
     assert!((90.0..=120.0).contains(&(sum / 900.0)), "{}", sum / 900.0);
     assert!(windows_above <= 250, "{windows_above}");
+}
+
+/// Requests of one node in a window, none of them the slower for what is copied: a long tail, and now and then a hiccup.
+fn requests(random: &mut impl FnMut() -> f64) -> [u32; BUCKETS] {
+    let mut counts = [0; BUCKETS];
+    let hiccup = random() < 0.005;
+    for _ in 0..100 {
+        let millis = 0.8 / (1.0 - random()).sqrt().max(0.08) + if hiccup && random() < 0.1 { 10.0 } else { 0.0 };
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let micros = (millis * 1000.0) as u64;
+        counts[bucket(micros)] += 1;
+    }
+    counts
+}
+
+/// Ten nodes take part in a move, and the one goes by which suffers most. That is always somebody; it must not hold the move
+/// at the lowest rate.
+#[test]
+fn the_bad_moments_of_many_do_not_hold_a_move_back() {
+    let mut state = 1_u64;
+    let mut random = move || {
+        // Knuth's linear congruential generator.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f64 / (1 << 24) as f64
+    };
+    let mut nodes = vec![(Tail::default(), Pressure::default()); 10];
+    let mut throttle = Throttle::new(None, false);
+    let mut slow_windows = 0;
+    for window in 0..1200 {
+        let copying = window >= 200;
+        let mut worst: f64 = 0.0;
+        for (tail, pressure) in &mut nodes {
+            tail.window(requests(&mut random));
+            pressure.window(tail.percentile_99(), 1000, copying && throttle.rate() > LITTLE);
+            worst = worst.max(pressure.get());
+        }
+        if copying {
+            throttle.adjust(worst);
+            slow_windows += usize::from(window >= 300 && throttle.rate() < MIB);
+        }
+    }
+    assert!(slow_windows < 300, "slower than at the start in {slow_windows} of 900 windows");
 }
 
 /// More clients come while something is copied, and copying is not what they feel: it is not held back by them for ever.
@@ -92,7 +135,7 @@ fn it_never_stops() {
     for _ in 0..200 {
         throttle.adjust(100.0);
     }
-    assert!(throttle.rate() >= MIB / 2.0);
+    assert!(throttle.rate() >= MIB / 8.0);
     let mut slow = Throttle::new(Some(1000), false);
     slow.adjust(100.0);
     assert!((slow.rate() - 1000.0).abs() < 1.0);
@@ -106,12 +149,13 @@ fn what_is_usual_is_learned_even_while_copying() {
     assert!((pressure.get() - 1.0).abs() < 1e-9);
     (0..50).for_each(|_| pressure.window(Duration::from_millis(10), 100, true));
     pressure.window(Duration::from_millis(40), 100, true);
-    assert!((pressure.get() - 4.0).abs() < 0.1, "{}", pressure.get());
+    assert!((pressure.get() - 4.0).abs() < 0.3, "{}", pressure.get());
     // One quick window does not make all others slow.
     pressure.window(Duration::from_millis(2), 100, true);
     pressure.window(Duration::from_millis(10), 100, true);
     assert!(pressure.get() < 1.2, "{}", pressure.get());
-    // Latencies that nobody notices are no pressure, whatever they were before.
+    // Latencies that nobody notices are no pressure, however much lower they were before.
+    let mut pressure = Pressure::default();
     (0..100).for_each(|_| pressure.window(Duration::from_micros(100), 100, true));
     pressure.window(Duration::from_micros(900), 100, true);
     assert!((pressure.get() - 1.0).abs() < 1e-3, "{}", pressure.get());

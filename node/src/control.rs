@@ -58,7 +58,7 @@ fn status(parts: &Parts, coordinator: &Coordinator) -> NodeStatus {
     let listed =
         installed.as_ref().map_or(0, |installed| installed.me.map_or(0, |me| installed.view.ring().listed(me)));
     let leftover =
-        installed.as_ref().map_or(0, |installed| crate::handoff::leftovers(installed, &parts.replica).len());
+        installed.as_ref().map_or(0, |installed| crate::handoff::left(installed, &parts.ring, &parts.replica));
     let pulls = parts.pulls.view();
     let (hints, hint_bytes) = parts.replica.hints.held();
     let stored = parts.replica.counters().total();

@@ -218,7 +218,7 @@ fn start_background(parts: &Arc<Parts>, limits: &Limits, stop: &CancellationToke
         handoff::deliver_hints(limits.hint_pause, ring.clone(), replica.clone(), peers.clone(), stop.clone());
     tasks.spawn(hints);
     let leftovers = handoff::Leftovers::new(ring.clone(), replica.clone(), peers.clone(), foreground.clone());
-    tasks.spawn(leftovers.drop_until(stop.clone()));
+    tasks.spawn(leftovers.run_until(stop.clone()));
     tasks
 }
 

@@ -2,7 +2,7 @@
 //! senders with another idea of a partition's lists from being answered.
 
 use crate::planted;
-use crate::storage::{Change, Committer, Engine, Space, StorageError};
+use crate::storage::{Change, Committer, Engine, EngineError, Space, StorageError};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use dynamo::preference::MemberIndex;
@@ -10,11 +10,25 @@ use dynamo::ring::{DocumentError, Ring, RingView, from_json, to_json};
 use dynamo::token::Token;
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering as Atomically};
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 /// Where the document in force is kept, among what a node keeps about itself.
 pub const RING_KEY: &[u8] = b"ring";
+
+/// Whether this node has said that it may go, in the same place: what is in its data directory is not to be used any more
+/// once the process has ended. An empty record; see [`RingState::retire`].
+const RETIRED_KEY: &[u8] = b"retired";
+
+/// Whether what an engine holds was given up by the node that had it: it is to be emptied, and whoever starts on it is
+/// another incarnation.
+///
+/// # Errors
+/// When the engine cannot be read.
+pub fn is_retired(engine: &dyn Engine) -> Result<bool, EngineError> {
+    Ok(engine.get(Space::Meta, RETIRED_KEY)?.is_some())
+}
 
 /// A ring document as this node holds it.
 #[derive(Debug)]
@@ -83,6 +97,7 @@ pub struct RingState {
     incarnation: Uuid,
     installed: ArcSwapOption<Installed>,
     epoch: watch::Sender<u64>,
+    retired: AtomicBool,
     installing: Mutex<()>,
     committer: Committer,
 }
@@ -98,7 +113,7 @@ impl RingState {
         incarnation: Uuid,
         engine: &dyn Engine,
         committer: Committer,
-    ) -> Result<Self, crate::storage::EngineError> {
+    ) -> Result<Self, EngineError> {
         let mut installed = None;
         if let Some(json) = engine.get(Space::Meta, RING_KEY)? {
             match from_json(&json) {
@@ -113,6 +128,7 @@ impl RingState {
             incarnation,
             installed: ArcSwapOption::from(installed.map(Arc::new)),
             epoch: watch::Sender::new(epoch),
+            retired: AtomicBool::new(is_retired(engine)?),
             installing: Mutex::new(()),
             committer,
         })
@@ -181,8 +197,12 @@ impl RingState {
         let Some(installed) = Installed::new(ring, self.incarnation) else {
             return Ok(current);
         };
+        let wanted = installed.me.is_some_and(|me| !installed.view.ring().is_released(me));
         if !planted::is("ring-not-persisted") {
-            self.persist(installed.json.clone()).await?;
+            self.persist(installed.json.clone(), wanted && self.is_retired()).await?;
+        }
+        if wanted {
+            self.retired.store(false, Atomically::Release);
         }
         self.installed.store(Some(Arc::new(installed)));
         fence_writers();
@@ -191,9 +211,46 @@ impl RingState {
         Ok(epoch)
     }
 
-    async fn persist(&self, json: Bytes) -> Result<(), StorageError> {
-        let change = Change::Put { space: Space::Meta, key: Bytes::from_static(RING_KEY), value: json };
+    /// Gives up what this node holds, if it still serves by the ring of `epoch`, is on its way out and in no list.
+    /// Durable when it returns `true`: whoever starts on the data directory then is another incarnation, with nothing in
+    /// it, unless this one is wanted again before its process ends.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing was given up.
+    pub async fn retire(&self, epoch: u64) -> Result<bool, StorageError> {
+        let _one_at_a_time = self.installing.lock().await;
+        let released = |installed: &Installed| {
+            installed.view.epoch() == epoch && installed.me.is_some_and(|me| installed.view.ring().is_released(me))
+        };
+        if !self.look(released).unwrap_or(false) {
+            return Ok(false);
+        }
+        if !self.is_retired() {
+            let key = Bytes::from_static(RETIRED_KEY);
+            self.commit(vec![Change::Put { space: Space::Meta, key, value: Bytes::new() }]).await?;
+            self.retired.store(true, Atomically::Release);
+            tracing::info!(epoch, "nothing depends on this node any more; its data directory is given up");
+        }
+        Ok(true)
+    }
+
+    /// Whether this node has given up what it holds, and is not wanted again.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Atomically::Acquire)
+    }
+
+    /// Keeps the document, and takes back in the same commit that this node has given up what it holds.
+    async fn persist(&self, json: Bytes, wanted_again: bool) -> Result<(), StorageError> {
+        let mut changes = vec![Change::Put { space: Space::Meta, key: Bytes::from_static(RING_KEY), value: json }];
+        if wanted_again {
+            changes.push(Change::Remove { space: Space::Meta, key: Bytes::from_static(RETIRED_KEY) });
+        }
+        self.commit(changes).await
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), StorageError> {
         let reservation = self.committer.reserve_control().await;
-        self.committer.submit(vec![change], reservation).await
+        self.committer.submit(changes, reservation).await
     }
 }

@@ -3,6 +3,7 @@
 use annulus_node::config::{Limits, RedisSettings};
 use annulus_node::net;
 use annulus_node::node::{self, Identity, Listeners, Resources};
+use annulus_node::ring_state::is_retired;
 use annulus_node::server::resp;
 use annulus_node::storage::{Births, Committer, DataDirectory, Engine, FjallEngine, FjallOptions};
 use anyhow::Context;
@@ -81,11 +82,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(path) = &arguments.acl_file {
         resp::check_acl_file(path).context("reading the users of the Redis interface")?;
     }
-    let directory = DataDirectory::open(&arguments.data_dir).context("opening the data directory")?;
+    let mut directory = DataDirectory::open(&arguments.data_dir).context("opening the data directory")?;
     directory.bind_cluster(arguments.cluster).context("checking whose data this is")?;
     let options = FjallOptions { cache_bytes: arguments.cache_bytes, ..FjallOptions::default() };
-    let engine: Arc<dyn Engine> =
-        Arc::new(FjallEngine::open(&directory.data(), &options).context("opening the storage engine")?);
+    let engine: Arc<dyn Engine> = Arc::new(open_engine(&mut directory, &options)?);
     let overlays = node::overlays_with_cache(limits.object_cache_bytes_max);
     let committer = {
         let overlays = overlays.clone();
@@ -111,6 +111,22 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     node::run(identity, limits, listeners, net::tcp_connector(), resources, ring, shutdown).await?;
     tracing::info!("node has stopped");
     Ok(())
+}
+
+/// Opens what is in the data directory; if it was given up, because the node of before has left its ring, nothing of it.
+fn open_engine(directory: &mut DataDirectory, options: &FjallOptions) -> anyhow::Result<FjallEngine> {
+    let open = |directory: &DataDirectory| {
+        FjallEngine::open(&directory.data(), options).context("opening the storage engine")
+    };
+    let engine = open(directory)?;
+    if !is_retired(&engine).context("reading the storage engine")? {
+        return Ok(engine);
+    }
+    drop(engine);
+    let before = directory.incarnation();
+    directory.renew().context("emptying a data directory that was given up")?;
+    tracing::info!(%before, now = %directory.incarnation(), "the data of a node that has left its ring is removed");
+    open(directory)
 }
 
 async fn listen(arguments: &Arguments) -> anyhow::Result<Listeners> {

@@ -280,7 +280,10 @@ fn shrinking() -> Vec<(&'static str, Situation)> {
         ("a leaving member does not answer", with(&world, |observed| silence(observed, 4))),
         ("a leaving member owes hints", with(&world, |observed| answer(observed, 4).status.hints = 2)),
         ("a leaving member says that it is listed", with(&world, |o| answer(o, 4).status.listed_partitions = 1)),
-        ("a leaving member still drops partitions", with(&world, |o| answer(o, 4).status.leftover_partitions = 1)),
+        (
+            "a leaving member has yet to hand partitions over",
+            with(&world, |o| answer(o, 4).status.leftover_partitions = 1),
+        ),
         ("a leaving member is at an older epoch", with(&world, |observed| answer(observed, 4).status.epoch -= 1)),
         ("leaving members prove it; a staying member does not answer", with(&world, |o| silence(o, 0))),
         ("leaving members are wanted again", of(&taken_back)),

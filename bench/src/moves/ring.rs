@@ -72,7 +72,7 @@ impl Ring {
         command.arg("dev").arg("--dir").arg(&directory);
         command.args(["--nodes", &nodes.to_string(), "--resp-port", &port.to_string()]);
         command.args(["--replication-factor", &n.to_string(), "--partitions", &partitions.to_string()]);
-        let supervisor = Process::start(&mut command, &directory.join("supervisor.log"))?;
+        let supervisor = Process::start(&command, &directory.join("supervisor.log"))?;
         let ring = Self { directory, _supervisor: supervisor };
         until_ready("the ring", || {
             let status = ring.status()?;

@@ -54,7 +54,7 @@ impl Annulus {
         let w = self.n / 2 + 1;
         command.args(["--read", &self.r.to_string(), "--write", &w.to_string()]);
         command.args(["--replication-factor", &self.n.to_string()]);
-        let supervisor = Process::start(&mut command, &self.directory.join("supervisor.log"))?;
+        let supervisor = Process::start(&command, &self.directory.join("supervisor.log"))?;
         let status = until_ready("the Annulus ring", || self.status())?;
         let servers = status.nodes.iter().filter_map(|node| node.pid).collect();
         let ports = (self.port + HTTP_PORT_OFFSET..).take(self.nodes);

@@ -27,7 +27,7 @@ pub(super) fn start(directory: &Path) -> anyhow::Result<System> {
         command.args(["--listen-client-urls", &client(member), "--advertise-client-urls", &client(member)]);
         command.args(["--initial-cluster", &cluster.join(","), "--initial-cluster-state", "new"]);
         command.args(["--log-level", "error"]);
-        processes.push(Process::start(&mut command, &place.join("log"))?);
+        processes.push(Process::start(&command, &place.join("log"))?);
     }
     for member in 0..MEMBERS {
         until_ready("etcd", || is_healthy(PORT + member))?;

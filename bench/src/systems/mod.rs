@@ -158,7 +158,7 @@ pub fn etcd(directory: &Path) -> anyhow::Result<System> {
     etcd::start(&directory.join("etcd"))
 }
 
-/// A process that ends with the value.
+/// A process that ends with the value, and with the thread that started it, however that ends.
 pub struct Process(Child);
 
 impl Process {
@@ -166,11 +166,14 @@ impl Process {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+    pub fn start(command: &Command, log: &Path) -> anyhow::Result<Self> {
         let log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
-        let program = command.get_program().to_owned();
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        command.spawn().map(Self).with_context(|| format!("starting {}", program.display()))
+        let program = command.get_program();
+        // Becomes the program, which the kernel then ends when this one is killed and cannot.
+        let mut bound = Command::new("setpriv");
+        bound.args(["--pdeathsig", "TERM"]).arg(program).args(command.get_args());
+        bound.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        bound.spawn().map(Self).with_context(|| format!("starting {}", program.display()))
     }
 
     /// Its id.

@@ -22,7 +22,7 @@ pub(super) fn start(directory: &Path, keys: &KeySpace) -> anyhow::Result<System>
         command.args(["--cluster-enabled", "yes", "--appendonly", "yes", "--appendfsync", "always"]);
         // Snapshots besides the log are not what is compared.
         command.args(["--save", ""]);
-        processes.push(Process::start(&mut command, &place.join("log"))?);
+        processes.push(Process::start(&command, &place.join("log"))?);
     }
     for address in &addresses {
         until_ready("Redis", || ask(address, &["PING"]).map(drop))?;

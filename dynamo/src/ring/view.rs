@@ -81,12 +81,18 @@ impl RingView {
         self.ring.member(index)
     }
 
+    /// Whether the member owns a partition. Only such members stand in for others.
+    #[must_use]
+    pub fn owns(&self, index: MemberIndex) -> bool {
+        self.owning.binary_search(&index).is_ok()
+    }
+
     /// Members that may stand in for an unreachable replica of the partition, in the order of the walk. None of
     /// them is in either list of the partition.
     #[must_use]
     pub fn fallbacks(&self, partition: u32) -> Vec<MemberIndex> {
         let Some(placement) = self.placement(partition) else { return Vec::new() };
-        let listed = placement.preference.iter().filter(|index| self.owning.binary_search(index).is_ok()).count();
+        let listed = placement.preference.iter().filter(|&&index| self.owns(index)).count();
         preference::fallbacks(&self.owners, partition, &placement.preference)
             // Once everybody is met, the rest of the ring need not be walked.
             .take(self.owning.len().saturating_sub(listed))

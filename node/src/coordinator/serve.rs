@@ -114,6 +114,10 @@ impl Coordinator {
             }
             Some(Operation::Read(read)) => self.read_for(&installed, &key, since, read.known).map_err(refused),
             Some(Operation::Hint(hint)) => {
+                // A sender that is behind may take this node for one that stays; what is kept here could go with it.
+                if !installed.me.is_some_and(|me| installed.view.owns(me)) {
+                    return Err(failed(failure::Code::NotAReplica, "this node stands in for nobody"));
+                }
                 let target = uuid_from("incarnation", &hint.incarnation).map_err(|error| invalid(&error))?;
                 let held = replica.hints.hold(target, token, &key, hint.object).await;
                 let held = held.map_err(|error| failed(failure::Code::Storage, &error.to_string()))?;

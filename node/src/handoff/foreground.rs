@@ -3,6 +3,7 @@
 mod latencies;
 
 use crate::beat::Beat;
+use dynamo::tail::Tail;
 use dynamo::throttle::{LITTLE, Pressure, SAMPLES_MIN};
 use latencies::Latencies;
 use parking_lot::Mutex;
@@ -13,11 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 /// Time between two looks.
 pub(super) const WINDOW: Duration = Duration::from_millis(250);
-/// Windows with few requests that are taken together: no client waits much longer for its latency to count.
-const WINDOWS_TOGETHER_MAX: u32 = 8;
-/// What peers wait for is judged by so many requests, or once in two seconds: of all nodes that a move concerns the one
-/// that suffers most counts, and the tail of a few requests suffers now and then wherever nothing is wrong.
-const PEER_SAMPLES_MIN: u64 = 512;
+/// After so many windows without a request nobody is there any more.
+const QUIET_WINDOWS: u32 = 4;
+/// What peers wait for is judged by more requests: of all nodes that a move concerns the one that suffers most counts, and
+/// the tail of a few requests suffers now and then wherever nothing is wrong.
+const PEER_SAMPLES_MIN: u64 = 256;
+/// Part of the bytes copied in a window that the next still counts, as its requests' tail does.
+const REMEMBERED: f64 = 7.0 / 8.0;
 
 /// What those who ask something of one node feel: its own clients, and its peers, behind whom are clients of theirs.
 #[derive(Debug, Default)]
@@ -38,33 +41,36 @@ pub struct Foreground {
 struct State {
     clients: Watched,
     peers: Watched,
+    /// Bytes copied or dropped of late; those of the last window count whole.
+    worked: f64,
 }
 
 /// One kind of requests.
 #[derive(Debug, Default)]
 struct Watched {
     pressure: Pressure,
-    /// Windows whose requests are still in the buckets.
-    windows: u32,
-    /// Bytes copied or dropped in them.
-    worked: u64,
+    tail: Tail,
+    /// Windows without a request until now.
+    quiet: u32,
 }
 
 impl Watched {
-    /// Ends a window in which so many bytes were copied or dropped. Fewer than `samples_min` requests are kept for the next.
-    fn look(&mut self, latencies: &Latencies, worked: u64, samples_min: u64) {
-        self.windows += 1;
-        self.worked += worked;
-        let samples = latencies.samples();
-        if (1..samples_min).contains(&samples) && self.windows < WINDOWS_TOGETHER_MAX {
-            // Somebody is there, and it cannot be told yet what they feel.
-            return self.pressure.window(Duration::ZERO, 1, false);
+    /// Ends a window. `copying`: whether more than a little was copied of late.
+    fn look(&mut self, latencies: &Latencies, copying: bool, samples_min: u64) {
+        let counts = latencies.take();
+        self.quiet = if counts.iter().all(|&count| count == 0) { self.quiet + 1 } else { 0 };
+        self.tail.window(counts);
+        if self.quiet >= QUIET_WINDOWS {
+            self.tail.clear();
         }
-        let (p99, samples) = latencies.take();
-        let seconds = WINDOW.as_secs_f64() * f64::from(std::mem::take(&mut self.windows));
-        #[allow(clippy::cast_precision_loss, reason = "what matters is the order of magnitude")]
-        let copying = std::mem::take(&mut self.worked) as f64 > LITTLE * seconds;
-        self.pressure.window(p99, samples, copying);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of requests")]
+        let samples = match self.tail.samples() {
+            none if none == 0.0 => 0,
+            // Somebody is there, and it cannot be told yet what they feel.
+            some if (some as u64) < samples_min => 1,
+            enough => enough as u64,
+        };
+        self.pressure.window(self.tail.percentile_99(), samples, copying);
     }
 }
 
@@ -128,9 +134,12 @@ impl Foreground {
     pub(super) fn look(&self) -> f64 {
         let mut state = self.state.lock();
         self.asked.store(false, Relaxed);
-        let worked = self.worked.swap(0, Relaxed);
-        state.clients.look(&self.clients, worked, SAMPLES_MIN);
-        state.peers.look(&self.peers, worked, PEER_SAMPLES_MIN);
+        #[allow(clippy::cast_precision_loss, reason = "what matters is the order of magnitude")]
+        let worked = self.worked.swap(0, Relaxed) as f64;
+        state.worked = state.worked * REMEMBERED + worked;
+        let copying = state.worked * (1.0 - REMEMBERED) > LITTLE * WINDOW.as_secs_f64();
+        state.clients.look(&self.clients, copying, SAMPLES_MIN);
+        state.peers.look(&self.peers, copying, PEER_SAMPLES_MIN);
         state.pressure()
     }
 }
@@ -161,52 +170,65 @@ pub(super) async fn watch(
 mod tests {
     use super::*;
 
+    fn looks(foreground: &Foreground, number: usize, each: impl Fn(&Foreground)) -> f64 {
+        (0..number).for_each(|_| {
+            each(foreground);
+            let _ = foreground.look();
+        });
+        foreground.pressure()
+    }
+
+    fn answered(foreground: &Foreground, micros: u64, times: usize) {
+        (0..times).for_each(|_| foreground.record(micros));
+    }
+
     #[test]
-    fn one_in_a_hundred_is_beyond_the_percentile() {
-        let foreground = Foreground::default();
-        (0..990).for_each(|_| foreground.record(3000));
-        (0..10).for_each(|_| foreground.record(900_000));
-        let _ = foreground.look();
-        (0..990).for_each(|_| foreground.record(3000));
-        (0..20).for_each(|_| foreground.record(900_000));
-        foreground.hand_out(4 << 20);
-        assert!(foreground.look() > 100.0, "slow requests while something is copied are pressure");
-        (0..100).for_each(|_| foreground.record(900_000));
-        foreground.work(4 << 20);
-        assert!(foreground.look() > 100.0, "and so they are while leftovers are dropped");
-        assert!(foreground.look() < 1.0, "and where nobody asks there is none");
+    fn slow_requests_are_pressure_while_something_is_copied_or_dropped() {
+        for work in [Foreground::hand_out, Foreground::work] {
+            let foreground = Foreground::default();
+            let _ = looks(&foreground, 20, |foreground| answered(foreground, 3000, 100));
+            let pressure = looks(&foreground, 8, |foreground| {
+                work(foreground, 4 << 20);
+                answered(foreground, 300_000, 2);
+                answered(foreground, 3000, 98);
+            });
+            assert!(pressure > 50.0, "{pressure}");
+            let nobody = looks(&foreground, QUIET_WINDOWS as usize, |_| {});
+            assert!(nobody < 0.5, "where nobody asks there is none: {nobody}");
+        }
     }
 
     /// Clients talk to some nodes, and those to others: who holds replicas only is not alone.
     #[test]
     fn peers_count_as_clients_do_and_neither_hides_the_other() {
         let foreground = Foreground::default();
-        foreground.record_of_peer(Duration::from_millis(2), 1000);
-        assert!((foreground.pressure() - 1.0).abs() < 0.01);
-        (0..10_000).for_each(|_| foreground.record(1000));
-        let _ = foreground.look();
-        foreground.record_of_peer(Duration::from_millis(8), 500);
-        (0..10_000).for_each(|_| foreground.record(1000));
-        foreground.hand_out(4 << 20);
-        assert!((foreground.look() - 1.0).abs() < 0.01, "too few to tell");
-        foreground.record_of_peer(Duration::from_millis(8), 500);
-        (0..10_000).for_each(|_| foreground.record(1000));
-        assert!(foreground.look() > 3.5, "what peers wait for is not lost among what clients wait for");
-        assert!(foreground.look() < 0.5 && foreground.pressure() < 0.5, "nobody is left");
+        let served = |millis, requests| {
+            move |foreground: &Foreground| {
+                foreground.record_of_peer(Duration::from_millis(millis), requests);
+                answered(foreground, 1000, 1000);
+                foreground.hand_out(4 << 20);
+            }
+        };
+        let usual = looks(&foreground, 20, served(2, 100));
+        assert!((usual - 1.0).abs() < 0.1, "{usual}");
+        let slow = looks(&foreground, 2, served(8, 100));
+        assert!(slow > 3.0, "what peers wait for is not lost among what clients wait for: {slow}");
+        let few = Foreground::default();
+        let too_few = looks(&few, 30, served(2, 10)).max(looks(&few, 30, served(8, 10)));
+        assert!((too_few - 1.0).abs() < 0.1, "too few to tell: {too_few}");
     }
 
     #[test]
-    fn few_requests_are_taken_together_and_the_first_is_somebody_at_once() {
+    fn the_first_request_is_somebody_at_once_and_few_are_not_yet_a_tail() {
         let foreground = Foreground::default();
         assert!(foreground.look() < 0.5 && foreground.pressure() < 0.5, "nobody is there");
-        (0..100).for_each(|_| foreground.record(3000));
+        answered(&foreground, 3000, 1);
         assert!((foreground.pressure() - 1.0).abs() < 0.01, "before the window is over");
-        let _ = foreground.look();
-        foreground.work(4 << 20);
-        (0..20).for_each(|_| foreground.record(30_000));
-        assert!((foreground.look() - 1.0).abs() < 0.01, "too few to tell");
-        (0..20).for_each(|_| foreground.record(30_000));
-        assert!(foreground.look() > 5.0, "those of both windows are enough");
-        assert!(foreground.look() < 0.5 && foreground.pressure() < 0.5, "nobody is left");
+        let few = looks(&foreground, 3, |foreground| answered(foreground, 30_000, 1));
+        assert!((few - 1.0).abs() < 0.01, "too few to tell: {few}");
+        let quiet = looks(&foreground, QUIET_WINDOWS as usize - 1, |_| {});
+        assert!((quiet - 1.0).abs() < 0.01, "they may come back: {quiet}");
+        let nobody = foreground.look();
+        assert!(nobody < 0.5 && foreground.pressure() < 0.5, "nobody is left: {nobody}");
     }
 }

@@ -1,15 +1,17 @@
-//! Dropping partitions that the ring no longer lists this node for.
+//! What is left of partitions that the ring no longer lists this node for: handed over, then dropped. A node that is on
+//! its way out drops nothing: once all is handed over it gives up its data directory as a whole.
 
 use super::ITEMS_AT_ONCE;
 use super::foreground::{Foreground, WINDOW};
 use super::hand_over::{HandOverError, hand_over};
+use super::handed_over::HandedOver;
 use crate::peers::Peers;
 use crate::planted;
 use crate::replica::{PageBounds, RemovedPage, Replica, ReplicaError};
 use crate::ring_state::{Installed, RingState};
 use crate::storage::{ScanRange, Space};
 use bytes::Bytes;
-use dynamo::ring::{Phase, Placement};
+use dynamo::ring::{MemberState, Phase, Placement};
 use dynamo::throttle::Throttle;
 use dynamo::token;
 use std::sync::Arc;
@@ -23,7 +25,7 @@ const PAGE: PageBounds = PageBounds { items: 128, bytes: 1 << 20 };
 const LEFTOVERS_WAIT_FREE: u64 = 10;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a node drops.
+/// What a node has left over.
 pub struct Leftovers {
     ring: Arc<RingState>,
     replica: Arc<Replica>,
@@ -43,17 +45,26 @@ impl Leftovers {
         Self { ring, replica, peers, foreground }
     }
 
-    /// Drops leftovers after each ring change until shutdown.
+    /// Sees to leftovers after each ring change until shutdown.
     ///
-    /// What is here is handed over first: see `hand_over`.
-    pub async fn drop_until(self, shutdown: CancellationToken) {
+    /// What is here is handed over before it goes: see `hand_over`.
+    pub async fn run_until(self, shutdown: CancellationToken) {
         let mut epochs = self.ring.watch();
+        let mut handed_over = HandedOver::default();
         loop {
+            let seen_to = async {
+                let Some(installed) = self.ring.load() else { return };
+                if leaves(&installed) && has_room(&self.replica) {
+                    self.retire(&installed, &mut handed_over).await;
+                } else {
+                    self.drop_all(&installed).await;
+                }
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.drop_all() => {}
+                () = seen_to => {}
             }
-            let left = self.ring.load().is_some_and(|ring| !leftovers(&ring, &self.replica).is_empty());
+            let left = self.ring.load().is_some_and(|ring| left(&ring, &self.ring, &self.replica) > 0);
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = epochs.changed() => if changed.is_err() { return },
@@ -62,15 +73,40 @@ impl Leftovers {
         }
     }
 
-    /// Drops what the ring in force leaves over, unless something is to be copied first.
-    async fn drop_all(&self) {
-        let Some(installed) = self.ring.load() else { return };
+    /// Hands over what is left over here, and gives up the data directory once that is everything. Until then others may
+    /// copy from here, and this node may be wanted again: so nothing is dropped before, and nothing has to be after.
+    async fn retire(&self, installed: &Installed, handed_over: &mut HandedOver) {
+        let Self { ring, replica, peers, .. } = self;
+        for partition in leftovers(installed, replica) {
+            if handed_over.contains(&installed.view, partition) {
+                continue;
+            }
+            let outcome = match replica.committer().barrier().await {
+                Ok(()) if planted::is("given-up-unhanded") => Ok(()),
+                Ok(()) => hand_over(ring, replica, peers, installed, partition).await.map_err(DropError::from),
+                Err(error) => Err(ReplicaError::from(error).into()),
+            };
+            match outcome {
+                Ok(()) => handed_over.insert(&installed.view, partition),
+                Err(error) => tracing::warn!(partition, %error, "a partition could not be handed over yet"),
+            }
+        }
+        let mut rest = leftovers(installed, replica).into_iter();
+        if rest.all(|partition| handed_over.contains(&installed.view, partition))
+            && let Err(error) = ring.retire(installed.view.epoch()).await
+        {
+            tracing::warn!(%error, "the data directory could not be given up yet");
+        }
+    }
+
+    /// Drops what the ring leaves over, unless something is to be copied first.
+    async fn drop_all(&self, installed: &Installed) {
         let mut pace = Pace::new(&self.foreground);
-        for partition in leftovers(&installed, &self.replica) {
+        for partition in leftovers(installed, &self.replica) {
             if self.ring.load().is_some_and(|now| copies(&now)) && has_room(&self.replica) {
                 return;
             }
-            if let Err(error) = self.drop_partition(&installed, partition, &mut pace).await {
+            if let Err(error) = self.drop_partition(installed, partition, &mut pace).await {
                 tracing::warn!(partition, %error, "a leftover partition could not be dropped yet");
             }
         }
@@ -103,6 +139,12 @@ impl<'a> Pace<'a> {
     }
 }
 
+/// Whether this node is on its way out.
+fn leaves(installed: &Installed) -> bool {
+    let me = installed.me.and_then(|me| installed.view.member(me));
+    me.is_some_and(|me| me.state == MemberState::Leaving)
+}
+
 /// Whether partitions are copied from here or to here. Dropping takes a source as much of its processor as copying does,
 /// and would hold up the newcomers.
 fn copies(installed: &Installed) -> bool {
@@ -127,8 +169,14 @@ enum DropError {
     Replica(#[from] ReplicaError),
 }
 
+/// How many partitions this node has yet to hand over: those that have data here and name it in neither list. None is left
+/// once the whole data directory is given up.
+pub(crate) fn left(installed: &Installed, ring: &RingState, replica: &Replica) -> usize {
+    if ring.is_retired() { 0 } else { leftovers(installed, replica).len() }
+}
+
 /// Partitions with data here that name this node in neither list.
-pub(crate) fn leftovers(installed: &Installed, replica: &Replica) -> Vec<u32> {
+fn leftovers(installed: &Installed, replica: &Replica) -> Vec<u32> {
     let counters = replica.counters();
     let named = |partition: u32| {
         let placement = installed.view.placement(partition);

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 const FORMAT: &str = "annulus data 1";
+/// Where data that was given up is until it is removed.
+const GIVEN_UP: &str = "given-up";
 
 /// A data directory that this process has for itself as long as the value lives.
 ///
-/// It holds `lock`, `format`, `incarnation` (a UUID, made with the directory and never changed), `cluster` (the UID of
-/// the cluster it belongs to, from the first start on) and `data`, the storage engine's own.
+/// It holds `lock`, `format`, `incarnation` (a UUID, which stands for what is in `data` and is another only once that was
+/// given up), `cluster` (the UID of the cluster it belongs to, from the first start on) and `data`, the storage engine's own.
 #[derive(Debug)]
 pub struct DataDirectory {
     directory: PathBuf,
@@ -83,13 +85,28 @@ impl DataDirectory {
             Some(text) => Uuid::parse_str(&text).map_err(|_| DirectoryError::Damaged { path })?,
             // Data without its incarnation must not come back under a new name: its dots would be another actor's.
             None if directory.join("data").exists() => return Err(DirectoryError::Damaged { path }),
-            None => {
-                let incarnation = Uuid::new_v4();
-                write_durably(&path, &incarnation.to_string())?;
-                incarnation
-            }
+            None => new_incarnation(&path)?,
         };
+        remove(&directory.join(GIVEN_UP))?;
         Ok(Self { directory: directory.to_owned(), incarnation, _lock: lock })
+    }
+
+    /// Empties it and gives it another incarnation. For data that is not to be used any more, which nobody may have open.
+    ///
+    /// Ended half way, the data is there as it was, and has to be given up again.
+    ///
+    /// # Errors
+    /// [`DirectoryError`]; the new incarnation may have been kept already.
+    pub fn renew(&mut self) -> Result<(), DirectoryError> {
+        // First the name: data may be without a name that is known elsewhere, but no name may go on with less data.
+        self.incarnation = new_incarnation(&self.directory.join("incarnation"))?;
+        let (data, aside) = (self.data(), self.directory.join(GIVEN_UP));
+        remove(&aside)?;
+        match fs::rename(&data, &aside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("renaming", &data)(error)),
+            _ => sync_directory(&self.directory)?,
+        }
+        remove(&aside)
     }
 
     /// Identity of the data in it.
@@ -127,6 +144,20 @@ impl DataDirectory {
     }
 }
 
+fn new_incarnation(path: &Path) -> Result<Uuid, DirectoryError> {
+    let incarnation = Uuid::new_v4();
+    write_durably(path, &incarnation.to_string())?;
+    Ok(incarnation)
+}
+
+/// Removes a directory with all that is in it, if it is there.
+fn remove(path: &Path) -> Result<(), DirectoryError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("removing", path)(error)),
+        _ => Ok(()),
+    }
+}
+
 fn lock(directory: &Path) -> Result<File, DirectoryError> {
     let path = directory.join("lock");
     let file = OpenOptions::new()
@@ -159,8 +190,11 @@ fn write_durably(path: &Path, text: &str) -> Result<(), DirectoryError> {
     let mut file = File::create(&temporary).map_err(failed("creating", &temporary))?;
     writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(failed("writing", &temporary))?;
     fs::rename(&temporary, path).map_err(failed("renaming", &temporary))?;
-    let directory = path.parent().unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed("syncing", directory))
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+fn sync_directory(path: &Path) -> Result<(), DirectoryError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("syncing", path))
 }
 
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DirectoryError {
@@ -189,6 +223,26 @@ mod tests {
         assert!(
             matches!(refused, DirectoryError::OtherCluster { theirs, ours, .. } if theirs == cluster && ours == other)
         );
+    }
+
+    #[test]
+    fn a_renewed_directory_is_empty_and_another_incarnation() {
+        let place = tempfile::tempdir().unwrap();
+        let cluster = Uuid::new_v4();
+        let mut directory = DataDirectory::open(place.path()).unwrap();
+        directory.bind_cluster(cluster).unwrap();
+        let before = directory.incarnation();
+        fs::create_dir(directory.data()).unwrap();
+        fs::write(directory.data().join("values"), "old").unwrap();
+        // What an earlier attempt may have left, which ended half way.
+        fs::create_dir(place.path().join(GIVEN_UP)).unwrap();
+        directory.renew().unwrap();
+        let after = directory.incarnation();
+        assert_ne!(after, before);
+        assert!(!directory.data().exists() && !place.path().join(GIVEN_UP).exists());
+        drop(directory);
+        let directory = DataDirectory::open(place.path()).unwrap();
+        assert_eq!((directory.incarnation(), directory.cluster().unwrap()), (after, Some(cluster)));
     }
 
     #[test]

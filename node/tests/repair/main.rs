@@ -5,5 +5,6 @@ mod ahead;
 mod cluster;
 mod collect;
 mod converge;
+mod leaving;
 mod quorum;
 mod stall;

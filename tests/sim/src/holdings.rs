@@ -94,6 +94,15 @@ impl Holdings {
         }
     }
 
+    /// A disk goes because its node has said that it may: all that it has seen must be elsewhere, as if it was dropped.
+    pub fn given_up(&mut self, disk: u64) {
+        let keys: Vec<Bytes> = self.by_key.keys().cloned().collect();
+        for key in keys {
+            self.object_removed(disk, &key);
+        }
+        self.forget(disk);
+    }
+
     /// A disk is no more.
     pub fn forget(&mut self, disk: u64) {
         for places in self.by_key.values_mut() {

@@ -31,7 +31,7 @@ pub async fn run(shared: Arc<Shared>, slot: usize) -> turmoil::Result {
     if !shared.slots.lock()[slot].on {
         return Ok(());
     }
-    let volume = shared.volume(slot);
+    let volume = shared.volume_at_start(slot);
     let shutdown = CancellationToken::new();
     {
         let mut slots = shared.slots.lock();

@@ -424,7 +424,7 @@ impl Nemesis {
         Some(wanted.quorums.n)
     }
 
-    /// Takes away the pods, with their volumes, that the operator has proof for.
+    /// Takes away the pods that the operator has proof for. Some leave their volumes, to be started on again.
     fn remove_pods(&mut self, sim: &mut Sim<'_>) {
         let removable = std::mem::take(&mut self.shared.wanted.lock().removable);
         for slot in removable {
@@ -437,11 +437,14 @@ impl Nemesis {
                 slots[slot].on = false;
                 slots[slot].volume.take()
             };
+            let keeps = self.rng.random_bool(0.5);
             if let Some(volume) = volume {
-                self.shared.oracle.lock().retired(volume.incarnation.as_u64_pair().1);
+                self.shared.oracle.lock().given_up(volume.incarnation.as_u64_pair().1);
                 self.shared.wanted.lock().gone.insert(volume.incarnation);
+                self.shared.slots.lock()[slot].kept = Some(volume).filter(|_| keeps);
             }
-            self.shared.trace.say(|| format!("{} is removed with its volume", host::name(slot)));
+            let with = if keeps { "and leaves its volume" } else { "with its volume" };
+            self.shared.trace.say(|| format!("{} is removed {with}", host::name(slot)));
         }
     }
 

@@ -96,9 +96,9 @@ impl Oracle {
         self.held.anything_destroyed = true;
     }
 
-    /// Takes note of a disk that was taken away on proof.
-    pub fn retired(&mut self, incarnation: u64) {
-        self.held.forget(incarnation);
+    /// Takes note of a disk that its node has given up, on the proof of which it was taken away.
+    pub fn given_up(&mut self, incarnation: u64) {
+        self.held.given_up(incarnation);
     }
 
     /// Objects that were dropped from a disk though they were nowhere else.

@@ -47,6 +47,8 @@ pub const BUGS: &[Bug] = &[
     bug("leftovers-dropped-unhanded", STAYS),
     bug("hint-dropped-on-ring-change", STAYS),
     bug("hint-dropped-unacknowledged", STAYS),
+    bug("given-up-data-used", DELETED),
+    bug("given-up-unhanded", STAYS),
     bug("collected-unconfirmed", DELETED),
     bug("collected-despite-hints", DELETED),
     bug("collected-unsettled", DELETED),

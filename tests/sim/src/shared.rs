@@ -7,6 +7,7 @@ use crate::oracle::Oracle;
 use crate::scenario::{SLOTS, Scenario, stream};
 use crate::trace::{self, Trace};
 use annulus_node::planted;
+use annulus_node::ring_state::is_retired;
 use annulus_node::storage::{Change, Space};
 use bytes::Bytes;
 use dynamo::object::{Context, Dot, Object};
@@ -60,6 +61,8 @@ pub struct Volume {
 pub struct Slot {
     /// The volume, while there is one.
     pub volume: Option<Volume>,
+    /// One that was kept when its node was removed, for the next that is started here.
+    pub kept: Option<Volume>,
     /// Whether there shall be a process.
     pub on: bool,
     /// Tells the running process to end.
@@ -205,6 +208,25 @@ impl Shared {
         let volume = Volume { incarnation, disk: Disk::new(habits, Arc::new(hear)) };
         self.slots.lock()[slot].volume = Some(volume.clone());
         volume
+    }
+
+    /// The volume that a node starts on here. One that was given up is emptied, under another incarnation.
+    pub fn volume_at_start(&self, slot: usize) -> Volume {
+        {
+            let mut slots = self.slots.lock();
+            let place = &mut slots[slot];
+            let kept = place.kept.take();
+            let was_kept = place.volume.is_none() && kept.is_some();
+            place.volume = place.volume.take().or(kept);
+            let given_up = |volume: &mut Volume| is_retired(volume.disk.as_ref()).unwrap_or(false);
+            if !planted::is("given-up-data-used")
+                && let Some(old) = place.volume.take_if(given_up)
+                && !was_kept
+            {
+                self.oracle.lock().given_up(old.incarnation.as_u64_pair().1);
+            }
+        }
+        self.volume(slot)
     }
 
     /// A random number of the run's own stream.

@@ -1,21 +1,29 @@
 //! Scaling out and in, and changes of mind, under load.
 
-use crate::harness::{Failures, LIMIT, clean_up, cluster, load, verify};
+use crate::harness::{Failures, LIMIT, clean_up, cluster, load, ring, verify};
 use annulus_tests::kvc::kubectl_ok;
 use anyhow::{Context, ensure};
+use std::collections::BTreeSet;
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes: make e2e"]
 async fn three_to_five_to_three_loses_nothing_and_moves_the_minimum() -> anyhow::Result<()> {
     let kvc = cluster("scale-out-in", 3, "").await?;
     let (addresses, workload) = load(&kvc).await?;
-    for to in [5, 3] {
+    let mut incarnations = BTreeSet::new();
+    // At last on a volume that was kept when its node had left.
+    for to in [5, 3, 4] {
         kvc.scale(to).await?;
         let settled = kvc.settled(to, LIMIT).await?;
         let last = settled.status.and_then(|status| status.last_rebalance).context("no rebalance reported")?;
         println!("to {to}: {} bytes moved, at least {}", last.bytes_moved, last.bytes_minimum);
         ensure!(last.to == to && last.bytes_minimum > 0, "{last:?}");
         ensure!(last.bytes_moved as f64 <= 1.1 * last.bytes_minimum as f64, "{last:?}");
+        if to > 3 {
+            let ring = ring(&kvc).await?;
+            let fourth = ring.members.iter().find(|member| member.name == "kv-3").context("kv-3 is no member")?;
+            ensure!(incarnations.insert(fourth.incarnation), "kv-3 is who it was before it had left");
+        }
     }
     verify(&addresses, workload, Failures::None).await?;
     let volumes = kubectl_ok(&["-n", &kvc.namespace, "get", "pvc", "-o", "name"], "").await?;

@@ -1,0 +1,94 @@
+//! A node on its way out: what it alone has it hands over, it gives up its data directory instead of emptying it, and takes
+//! that back if it is wanted again.
+
+use super::cluster::{Cluster, wall_ms, written};
+use annulus_node::config::Limits;
+use annulus_node::ring_state::is_retired;
+use annulus_proto::v1::control_client::ControlClient;
+use annulus_proto::v1::{InstallRingRequest, NodeStatus, StatusRequest};
+use bytes::Bytes;
+use dynamo::object::Object;
+use dynamo::preference::MemberIndex;
+use dynamo::ring::{MemberState, Ring, RingView, to_json};
+use std::time::{Duration, Instant};
+
+const LEAVER: usize = 3;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The ring of all four, and the same with lists of three that the last of them is in none of.
+fn without(ring: &Ring) -> Ring {
+    let leaver = MemberIndex(LEAVER as u16);
+    let mut next = ring.clone();
+    next.epoch += 1;
+    next.quorums.n -= 1;
+    next.quorums.w = 2;
+    next.members[LEAVER].state = MemberState::Leaving;
+    for placement in &mut next.partitions {
+        placement.preference.retain(|member| *member != leaver);
+        placement.since = next.epoch;
+    }
+    next
+}
+
+async fn status(cluster: &Cluster, node: usize) -> NodeStatus {
+    let mut client = ControlClient::connect(format!("http://{}", cluster.peer_address(node))).await.unwrap();
+    client.status(StatusRequest {}).await.unwrap().into_inner()
+}
+
+async fn install(cluster: &Cluster, ring: &Ring) {
+    for node in 0..=LEAVER {
+        let mut client = ControlClient::connect(format!("http://{}", cluster.peer_address(node))).await.unwrap();
+        client.install_ring(InstallRingRequest { ring: to_json(ring).into() }).await.unwrap();
+    }
+}
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !done().await {
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_hands_over_what_it_has_and_gives_up_the_rest_unless_it_is_wanted_again() {
+    let mut cluster = Cluster::new(LEAVER + 1, 16);
+    let everyone = cluster.view.ring().clone();
+    let leaving = without(&everyone);
+    cluster.view = RingView::new(leaving.clone()).unwrap();
+    let object = |number: u32| written(&Object::default(), 1, wall_ms() - 1000, &number.to_be_bytes()).encode();
+    let key = |number: u32| Bytes::from(format!("key {number}"));
+    // What everyone has, and what nobody has but the one that leaves.
+    for node in 0..=LEAVER {
+        let first = if node == LEAVER { 0 } else { 20 };
+        cluster.plant(node, (first..400).map(|number| (key(number), object(number))));
+    }
+    for node in 0..=LEAVER {
+        cluster.start(node, Limits { disk_reserve_bytes: 0, ..Limits::default() }).await;
+    }
+    until("it may go", async || {
+        let status = status(&cluster, LEAVER).await;
+        status.epoch == leaving.epoch && status.listed_partitions + status.leftover_partitions == 0
+    })
+    .await;
+    assert!(is_retired(cluster.engines[LEAVER].as_ref()).unwrap(), "it said so before it noted it");
+    for number in 0..400 {
+        let copies = (0..LEAVER).filter(|node| cluster.stored(*node, &key(number)).is_some()).count();
+        assert!(copies >= 2, "key {number} is handed over to w of those who hold it: {copies}");
+        assert!(cluster.stored(LEAVER, &key(number)).is_some(), "and nothing had to be dropped for that");
+    }
+
+    // Wanted again: in the commit that makes it a holder what it has counts again.
+    let mut back = everyone.clone();
+    back.epoch = leaving.epoch + 1;
+    back.partitions.iter_mut().for_each(|placement| placement.since = back.epoch);
+    install(&cluster, &back).await;
+    assert!(!is_retired(cluster.engines[LEAVER].as_ref()).unwrap());
+    let mut again = without(&back);
+    again.epoch = back.epoch + 1;
+    again.partitions.iter_mut().for_each(|placement| placement.since = again.epoch);
+    install(&cluster, &again).await;
+    until("it may go again", async || status(&cluster, LEAVER).await.leftover_partitions == 0).await;
+    assert!(is_retired(cluster.engines[LEAVER].as_ref()).unwrap());
+    cluster.stop().await;
+}
