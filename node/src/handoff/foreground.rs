@@ -64,11 +64,11 @@ impl Watched {
             self.tail.clear();
         }
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of requests")]
-        let samples = match self.tail.samples() {
-            none if none == 0.0 => 0,
+        let samples = match self.tail.samples().ceil() as u64 {
+            0 => 0,
             // Somebody is there, and it cannot be told yet what they feel.
-            some if (some as u64) < samples_min => 1,
-            enough => enough as u64,
+            some if some < samples_min => 1,
+            enough => enough,
         };
         self.pressure.window(self.tail.percentile_99(), samples, copying);
     }
