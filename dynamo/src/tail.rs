@@ -11,7 +11,7 @@ const STEPS: usize = 8;
 /// From 1 µs to more than an hour.
 pub const BUCKETS: usize = 32 * STEPS;
 /// Part of what is remembered that is left after a window: what is eight windows old counts a third.
-const LEFT: f64 = 7.0 / 8.0;
+pub const REMEMBERED: f64 = 7.0 / 8.0;
 
 /// The bucket of a latency.
 #[must_use]
@@ -26,7 +26,7 @@ pub fn bucket(micros: u64) -> usize {
 /// Lower bound of a bucket, in microseconds.
 fn lower_bound(bucket: usize) -> f64 {
     let (octave, step) = (bucket / STEPS, bucket % STEPS);
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_wrap, clippy::cast_possible_truncation)]
+    #[allow(clippy::cast_precision_loss, reason = "both are small")]
     let bound = (octave as f64).exp2() * (1.0 + step as f64 / STEPS as f64);
     bound
 }
@@ -45,7 +45,7 @@ impl Tail {
     /// Takes a window's counts, by [`bucket`], and forgets a part of those before.
     pub fn window(&mut self, counts: impl IntoIterator<Item = u32>) {
         for (weight, count) in self.0.iter_mut().zip(counts) {
-            *weight = *weight * LEFT + f64::from(count);
+            *weight = *weight * REMEMBERED + f64::from(count);
         }
     }
 

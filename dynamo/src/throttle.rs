@@ -16,7 +16,7 @@ use std::time::Duration;
 pub const PRESSURE_MAX: f64 = 1.4;
 /// And from which on it is not sped up any more.
 const PRESSURE_ENOUGH: f64 = 1.2;
-/// Fewer requests have no 99th percentile to speak of: their windows are taken together.
+/// Fewer requests have no 99th percentile to speak of.
 pub const SAMPLES_MIN: u64 = 32;
 /// Part of the difference that a window without copying moves what is usual by.
 const LEARN: f64 = 1.0 / 8.0;

@@ -212,26 +212,23 @@ impl RingState {
     }
 
     /// Gives up what this node holds, if it still serves by the ring of `epoch`, is on its way out and in no list.
-    /// Durable when it returns `true`: whoever starts on the data directory then is another incarnation, with nothing in
-    /// it, unless this one is wanted again before its process ends.
+    /// [Then](Self::is_retired) it is durable: whoever starts on the data directory is another incarnation, with nothing
+    /// in it, unless this one is wanted again before its process ends.
     ///
     /// # Errors
     /// [`StorageError`]; nothing was given up.
-    pub async fn retire(&self, epoch: u64) -> Result<bool, StorageError> {
+    pub async fn retire(&self, epoch: u64) -> Result<(), StorageError> {
         let _one_at_a_time = self.installing.lock().await;
         let released = |installed: &Installed| {
             installed.view.epoch() == epoch && installed.me.is_some_and(|me| installed.view.ring().is_released(me))
         };
-        if !self.look(released).unwrap_or(false) {
-            return Ok(false);
-        }
-        if !self.is_retired() {
+        if !self.is_retired() && self.look(released).unwrap_or(false) {
             let key = Bytes::from_static(RETIRED_KEY);
             self.commit(vec![Change::Put { space: Space::Meta, key, value: Bytes::new() }]).await?;
             self.retired.store(true, Atomically::Release);
             tracing::info!(epoch, "nothing depends on this node any more; its data directory is given up");
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Whether this node has given up what it holds, and is not wanted again.

@@ -100,11 +100,16 @@ impl Nodes {
     }
 }
 
-/// The documents until moves have begun: one that names the members, one that starts to move.
-pub fn begun(ring: &Ring, wish: &Wish) -> (Ring, Nodes) {
+/// The first document towards a wish, and nodes that follow the one before.
+pub fn named(ring: &Ring, wish: &Wish) -> (Ring, Nodes) {
     let mut nodes = Nodes::default();
     nodes.everyone_follows(ring);
-    let named = published(nodes.advance(ring, wish));
+    (published(nodes.advance(ring, wish)), nodes)
+}
+
+/// The documents until moves have begun: one that names the members, one that starts to move.
+pub fn begun(ring: &Ring, wish: &Wish) -> (Ring, Nodes) {
+    let (named, mut nodes) = named(ring, wish);
     assert!(
         named.partitions.iter().all(|placement| placement.also.is_none()),
         "nobody has met the joining members"

@@ -1,6 +1,6 @@
 //! More partitions: what a split leaves as it was.
 
-use crate::nodes::{Nodes, begun, new_ring, published, settle, wish};
+use crate::nodes::{Nodes, begun, named, new_ring, published, settle, wish};
 use dynamo::moves::{self, Pace, Step, Wish};
 use dynamo::preference::preference_list;
 use dynamo::ring::Ring;
@@ -52,9 +52,7 @@ fn a_split_ring_scales_with_the_least_movement() {
     for (from, to) in [(3, 5), (5, 3), (3, 4), (10, 7)] {
         let ring = moves::create(Uuid::from_u128(7), HashKey([1; 16]), &wish(0..from)).unwrap();
         let ring = settle(ring, &in_partitions(256, wish(0..from)), Pace::default());
-        let mut nodes = Nodes::default();
-        nodes.everyone_follows(&ring);
-        let next = published(nodes.advance(&ring, &in_partitions(256, wish(0..to))));
+        let (next, _) = named(&ring, &in_partitions(256, wish(0..to)));
         let target = next.target.unwrap();
         println!("{from} -> {to}: {} replica moves, at least {}", target.replica_moves, target.replica_moves_min);
         assert!(target.replica_moves * 10 <= target.replica_moves_min * 11, "{from} -> {to}: {target:?}");

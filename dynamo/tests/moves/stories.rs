@@ -1,6 +1,6 @@
 //! What happens to members and lists, change by change.
 
-use crate::nodes::{Nodes, begun, holders, incarnation, new_ring, published, settle, wish};
+use crate::nodes::{Nodes, begun, holders, incarnation, named, new_ring, published, settle, wish};
 use dynamo::moves::{self, Certificate, NotYet, Pace, Reason, Step, Wish};
 use dynamo::preference::MemberIndex;
 use dynamo::ring::{MemberState, Phase, Quorums, Ring, from_json, same_set, to_json};
@@ -63,11 +63,8 @@ fn another_owner_is_a_change_of_the_lists_though_they_have_the_same_members() {
 
 #[test]
 fn the_document_says_whose_data_is_gone_until_it_is_wanted_again() {
-    let ring = new_ring(4);
-    let mut nodes = Nodes::default();
-    nodes.everyone_follows(&ring);
     let replaced = Wish { gone: [incarnation(3)].into(), ..wish([0, 1, 2, 4]) };
-    let named = published(nodes.advance(&ring, &replaced));
+    let (named, mut nodes) = named(&new_ring(4), &replaced);
     let is_gone = |ring: &Ring, number| ring.member_by_incarnation(incarnation(number)).unwrap().gone;
     assert_eq!(
         (0..5).map(|number| is_gone(&named, number)).collect::<Vec<_>>(),
@@ -121,10 +118,7 @@ fn a_move_waits_for_its_new_holder_and_names_it() {
 
 #[test]
 fn nothing_moves_to_a_member_that_another_cannot_reach() {
-    let ring = new_ring(3);
-    let mut nodes = Nodes::default();
-    nodes.everyone_follows(&ring);
-    let named = published(nodes.advance(&ring, &wish(0..4)));
+    let (named, mut nodes) = named(&new_ring(3), &wish(0..4));
     nodes.everyone_follows(&named);
     let mut reports = nodes.reports();
     reports.get_mut(&incarnation(1)).unwrap().unreachable.insert(incarnation(3));
@@ -287,9 +281,7 @@ fn only_the_nodes_own_word_at_the_current_epoch_is_proof() {
 fn a_document_of_1024_partitions_stays_under_64_kib() {
     let wanted = |members| Wish { partitions: PartitionCount::new(1024).unwrap(), ..wish(0..members) };
     let ring = moves::create(Uuid::from_u128(7), HashKey([1; 16]), &wanted(5)).unwrap();
-    let mut nodes = Nodes::default();
-    nodes.everyone_follows(&ring);
-    let named = published(nodes.advance(&ring, &wanted(7)));
+    let (named, mut nodes) = named(&ring, &wanted(7));
     nodes.everyone_follows(&named);
     let pace = Pace { parallel_moves: 1024 };
     let moving = published(moves::advance(&named, &wanted(7), &nodes.reports(), pace).unwrap());
@@ -302,9 +294,7 @@ fn a_document_of_1024_partitions_stays_under_64_kib() {
 #[test]
 fn what_lands_is_what_the_target_says() {
     let ring = new_ring(3);
-    let mut nodes = Nodes::default();
-    nodes.everyone_follows(&ring);
-    let next = published(nodes.advance(&ring, &wish(0..5)));
+    let (next, _) = named(&ring, &wish(0..5));
     let landing = moves::landing(&next);
     let newcomers: BTreeSet<MemberIndex> = [MemberIndex(3), MemberIndex(4)].into();
     assert_eq!(landing.keys().copied().collect::<BTreeSet<_>>(), newcomers, "nobody else receives anything");

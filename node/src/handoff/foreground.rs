@@ -3,7 +3,7 @@
 mod latencies;
 
 use crate::beat::Beat;
-use dynamo::tail::Tail;
+use dynamo::tail::{REMEMBERED, Tail};
 use dynamo::throttle::{LITTLE, Pressure, SAMPLES_MIN};
 use latencies::Latencies;
 use parking_lot::Mutex;
@@ -19,8 +19,6 @@ const QUIET_WINDOWS: u32 = 4;
 /// What peers wait for is judged by more requests: of all nodes that a move concerns the one that suffers most counts, and
 /// the tail of a few requests suffers now and then wherever nothing is wrong.
 const PEER_SAMPLES_MIN: u64 = 256;
-/// Part of the bytes copied in a window that the next still counts, as its requests' tail does.
-const REMEMBERED: f64 = 7.0 / 8.0;
 
 /// What those who ask something of one node feel: its own clients, and its peers, behind whom are clients of theirs.
 #[derive(Debug, Default)]
@@ -41,7 +39,7 @@ pub struct Foreground {
 struct State {
     clients: Watched,
     peers: Watched,
-    /// Bytes copied or dropped of late; those of the last window count whole.
+    /// Bytes copied or dropped of late, remembered as the tail of the requests is.
     worked: f64,
 }
 

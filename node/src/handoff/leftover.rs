@@ -76,25 +76,20 @@ impl Leftovers {
     /// Hands over what is left over here, and gives up the data directory once that is everything. Until then others may
     /// copy from here, and this node may be wanted again: so nothing is dropped before, and nothing has to be after.
     async fn retire(&self, installed: &Installed, handed_over: &mut HandedOver) {
-        let Self { ring, replica, peers, .. } = self;
-        for partition in leftovers(installed, replica) {
+        let mut complete = true;
+        for partition in leftovers(installed, &self.replica) {
             if handed_over.contains(&installed.view, partition) {
                 continue;
             }
-            let outcome = match replica.committer().barrier().await {
-                Ok(()) if planted::is("given-up-unhanded") => Ok(()),
-                Ok(()) => hand_over(ring, replica, peers, installed, partition).await.map_err(DropError::from),
-                Err(error) => Err(ReplicaError::from(error).into()),
-            };
-            match outcome {
+            match self.hand_over(installed, partition, "given-up-unhanded").await {
                 Ok(()) => handed_over.insert(&installed.view, partition),
-                Err(error) => tracing::warn!(partition, %error, "a partition could not be handed over yet"),
+                Err(error) => {
+                    tracing::warn!(partition, %error, "a partition could not be handed over yet");
+                    complete = false;
+                }
             }
         }
-        let mut rest = leftovers(installed, replica).into_iter();
-        if rest.all(|partition| handed_over.contains(&installed.view, partition))
-            && let Err(error) = ring.retire(installed.view.epoch()).await
-        {
+        if complete && let Err(error) = self.ring.retire(installed.view.epoch()).await {
             tracing::warn!(%error, "the data directory could not be given up yet");
         }
     }
@@ -191,20 +186,27 @@ fn leftovers(installed: &Installed, replica: &Replica) -> Vec<u32> {
 }
 
 impl Leftovers {
+    /// Sees to it that those who hold a partition now have what is here of it, unless that bug is planted.
+    async fn hand_over(&self, installed: &Installed, partition: u32, unless: &str) -> Result<(), DropError> {
+        let Self { ring, replica, peers, .. } = self;
+        replica.committer().barrier().await.map_err(ReplicaError::from)?;
+        if !planted::is(unless) {
+            hand_over(ring, replica, peers, installed, partition).await?;
+        }
+        Ok(())
+    }
+
     async fn drop_partition(
         &self,
         installed: &Installed,
         partition: u32,
         pace: &mut Pace<'_>,
     ) -> Result<(), DropError> {
-        let Self { ring, replica, peers, .. } = self;
+        let Self { ring, replica, .. } = self;
         let count = installed.view.count();
         let first = token::first_token(partition, count).0;
         let mut range = ScanRange::tokens(first, token::last_token(partition, count).0);
-        replica.committer().barrier().await.map_err(ReplicaError::from)?;
-        if !planted::is("leftovers-dropped-unhanded") {
-            hand_over(ring, replica, peers, installed, partition).await?;
-        }
+        self.hand_over(installed, partition, "leftovers-dropped-unhanded").await?;
         loop {
             let still = ring.load().is_some_and(|now| leftovers(&now, replica).contains(&partition));
             let (bytes, after) = match replica.drop_unlisted_page(&range, PAGE).await? {

@@ -93,7 +93,7 @@ impl DataDirectory {
 
     /// Empties it and gives it another incarnation. For data that is not to be used any more, which nobody may have open.
     ///
-    /// Ended half way, the data is there as it was, and has to be given up again.
+    /// Ended half way, the data is there as it was and has to be emptied again, or is gone.
     ///
     /// # Errors
     /// [`DirectoryError`]; the new incarnation may have been kept already.

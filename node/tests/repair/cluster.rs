@@ -4,6 +4,7 @@ use annulus_node::config::Limits;
 use annulus_node::net::{self, BoxedIo, Connector};
 use annulus_node::node::{self, Identity, Listeners, Resources};
 use annulus_node::storage::{Births, Change, Committer, Engine, MemoryEngine, Space};
+use annulus_proto::v1::control_client::ControlClient;
 use bytes::Bytes;
 use dynamo::moves::{self, Wanted, Wish};
 use dynamo::object::{Actor, Context, Object, Payload, Value};
@@ -14,10 +15,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 use uuid::Uuid;
 
 /// Nodes that hold everything: n of n.
@@ -148,11 +150,25 @@ impl Cluster {
         format!("127.0.0.1:{}", self.ports[node][2])
     }
 
+    /// What the operator speaks to a node through.
+    pub async fn control(&self, node: usize) -> ControlClient<Channel> {
+        ControlClient::connect(format!("http://{}", self.peer_address(node))).await.unwrap()
+    }
+
     pub async fn stop(&mut self) {
         for (stop, node) in self.running.iter_mut().filter_map(Option::take) {
             stop.cancel();
             node.await.unwrap();
         }
+    }
+}
+
+/// Waits until something is so.
+pub async fn until(what: &str, patience: Duration, mut done: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !done().await {
+        assert!(began.elapsed() < patience, "not within {patience:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

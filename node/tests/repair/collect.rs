@@ -1,6 +1,6 @@
 //! What is deleted or has expired leaves the disks, and nothing of it comes back.
 
-use super::cluster::{Cluster, incarnation, put, wall_ms, written};
+use super::cluster::{Cluster, incarnation, put, until, wall_ms, written};
 use annulus_node::config::Limits;
 use annulus_node::storage::{Change, Engine, Space};
 use annulus_proto::v1::collect_request::Stage;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use dynamo::object::{Object, Payload};
 use dynamo::reconcile::item_hash;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -50,14 +50,6 @@ fn stored(cluster: &Cluster, node: usize, keys: impl IntoIterator<Item = usize>)
     keys.into_iter().filter(|&number| cluster.stored(node, &key(number)).is_some()).count()
 }
 
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_and_expired_keys_leave_every_disk_and_the_others_stay() {
     const EACH: usize = 1500;
@@ -81,11 +73,11 @@ async fn deleted_and_expired_keys_leave_every_disk_and_the_others_stay() {
     let count = |cluster: &Cluster, rest: usize| -> usize {
         (0..NODES).map(|node| stored(cluster, node, (rest..4 * EACH).step_by(4))).sum()
     };
-    until("deleted keys are gone", || count(&cluster, 1) == 0).await;
-    until("expired keys are gone", || count(&cluster, 2) == 0).await;
+    until("deleted keys are gone", PATIENCE, async || count(&cluster, 1) == 0).await;
+    until("expired keys are gone", PATIENCE, async || count(&cluster, 2) == 0).await;
     assert_eq!(count(&cluster, 3), NODES * EACH, "their time has not come");
     cluster.ahead_ms.store(hour_ms + 1000, Ordering::Relaxed);
-    until("keys are gone that have expired since the start", || count(&cluster, 3) == 0).await;
+    until("keys are gone that have expired since the start", PATIENCE, async || count(&cluster, 3) == 0).await;
     assert_eq!(count(&cluster, 0), NODES * EACH, "live keys stay");
     cluster.stop().await;
 }
@@ -107,7 +99,7 @@ async fn a_member_that_was_away_brings_nothing_back() {
     assert_eq!(marks, 200, "nothing is collected while a member is away");
     cluster.start(2, limits()).await;
     let left = |cluster: &Cluster| (0..NODES).map(|node| stored(cluster, node, 0..100)).sum::<usize>();
-    until("all of it is gone", || left(&cluster) == 0).await;
+    until("all of it is gone", PATIENCE, async || left(&cluster) == 0).await;
     tokio::time::sleep(PAUSE * 10).await;
     assert_eq!(left(&cluster), 0, "and stays so");
     cluster.stop().await;
@@ -178,7 +170,7 @@ async fn a_holder_waits_for_writes_that_are_under_way() {
     let everywhere = |number: usize| (0..NODES).all(|node| stored(&cluster, node, [number]) == 1);
     set(1).await;
     // Everyone is connected, and heartbeats are known well enough.
-    until("the first write's copies", || everywhere(1)).await;
+    until("the first write's copies", PATIENCE, async || everywhere(1)).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     cluster.hold.store(true, Ordering::Relaxed);
     set(0).await;
@@ -190,6 +182,6 @@ async fn a_holder_waits_for_writes_that_are_under_way() {
         cluster.hold.store(false, Ordering::Relaxed);
         assert!(settle.await.is_empty());
     }
-    until("the held copies", || everywhere(0)).await;
+    until("the held copies", PATIENCE, async || everywhere(0)).await;
     cluster.stop().await;
 }

@@ -3,7 +3,6 @@
 use super::cluster::{Cluster, wall_ms, written};
 use annulus_node::config::Limits;
 use annulus_proto::v1::StatusRequest;
-use annulus_proto::v1::control_client::ControlClient;
 use bytes::Bytes;
 use dynamo::object::Object;
 use dynamo::preference::MemberIndex;
@@ -31,7 +30,7 @@ async fn a_stalled_copy_names_whom_it_waits_for_within_ten_seconds() {
     cluster.start(0, limits.clone()).await;
     cluster.start(1, limits).await;
     let began = Instant::now();
-    let mut control = ControlClient::connect(format!("http://{}", cluster.peer_address(1))).await.unwrap();
+    let mut control = cluster.control(1).await;
     loop {
         let status = control.status(StatusRequest {}).await.unwrap().into_inner();
         assert!(status.synced.is_empty() && status.copying_partitions > 0, "nothing gets through");

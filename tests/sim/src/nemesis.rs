@@ -432,16 +432,18 @@ impl Nemesis {
                 continue;
             }
             sim.crash(name(slot));
+            let keeps = self.rng.random_bool(0.5);
             let volume = {
                 let mut slots = self.shared.slots.lock();
-                slots[slot].on = false;
-                slots[slot].volume.take()
+                let place = &mut slots[slot];
+                place.on = false;
+                let volume = place.volume.take();
+                place.kept = volume.clone().filter(|_| keeps);
+                volume
             };
-            let keeps = self.rng.random_bool(0.5);
             if let Some(volume) = volume {
                 self.shared.oracle.lock().given_up(volume.incarnation.as_u64_pair().1);
                 self.shared.wanted.lock().gone.insert(volume.incarnation);
-                self.shared.slots.lock()[slot].kept = Some(volume).filter(|_| keeps);
             }
             let with = if keeps { "and leaves its volume" } else { "with its volume" };
             self.shared.trace.say(|| format!("{} is removed {with}", host::name(slot)));

@@ -216,12 +216,10 @@ impl Shared {
             let mut slots = self.slots.lock();
             let place = &mut slots[slot];
             let kept = place.kept.take();
-            let was_kept = place.volume.is_none() && kept.is_some();
             place.volume = place.volume.take().or(kept);
             let given_up = |volume: &mut Volume| is_retired(volume.disk.as_ref()).unwrap_or(false);
             if !planted::is("given-up-data-used")
                 && let Some(old) = place.volume.take_if(given_up)
-                && !was_kept
             {
                 self.oracle.lock().given_up(old.incarnation.as_u64_pair().1);
             }
