@@ -135,12 +135,12 @@ impl Throttle {
 }
 
 /// Part of a move that may be on its way at once. A node that dies meanwhile is sent no more than that again.
-const UNDER_WAY_PART: u64 = 160;
-const UNDER_WAY_MIN: u64 = 512 << 10;
+const UNDER_WAY_PART: u64 = 128;
 const UNDER_WAY_MAX: u64 = 32 << 20;
 
-/// How many bytes may be asked for and not yet be durable, of about so many that are to be copied to a node.
+/// How many bytes may be asked for and not yet be durable, of about so many that are to be copied to a node; `least`,
+/// however few those are.
 #[must_use]
-pub fn under_way_max(move_bytes: u64) -> u64 {
-    (move_bytes / UNDER_WAY_PART).clamp(UNDER_WAY_MIN, UNDER_WAY_MAX)
+pub fn under_way_max(move_bytes: u64, least: u64) -> u64 {
+    (move_bytes / UNDER_WAY_PART).max(least).clamp(1, UNDER_WAY_MAX)
 }

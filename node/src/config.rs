@@ -41,6 +41,9 @@ pub struct Limits {
     pub disk_reserve_bytes: u64,
     /// Partitions copied to this node at once.
     pub parallel_pulls_max: usize,
+    /// Of what moves copy to this node, so many bytes may be on their way at once, however little that is in all. What is
+    /// on its way is sent again if the node dies.
+    pub pull_bytes_under_way_min: u64,
     /// Bytes a second copied to this node by moves; `None`: as fast as it goes.
     pub transfer_bytes_per_second_max: Option<u64>,
     /// Pause between two rounds over the hints held here.
@@ -89,6 +92,7 @@ impl Default for Limits {
             hint_bytes_max: 1 << 30,
             disk_reserve_bytes: 256 << 20,
             parallel_pulls_max: 8,
+            pull_bytes_under_way_min: 512 << 10,
             transfer_bytes_per_second_max: None,
             hint_pause: Duration::from_millis(500),
             repair_pause: Duration::from_secs(2),

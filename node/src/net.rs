@@ -133,6 +133,10 @@ pub async fn tcp_incoming(address: SocketAddr) -> io::Result<(SocketAddr, Incomi
     Ok((local, Box::pin(incoming)))
 }
 
+/// Most bytes of an HTTP/2 frame that is received from a peer. With the 16 KiB of the standard each page of a partition
+/// would come in dozens.
+const FRAME_BYTES_MAX: u32 = 1 << 20;
+
 /// A gRPC channel to a peer over this connector. Fails if the peer cannot be connected to now.
 ///
 /// # Errors
@@ -143,6 +147,7 @@ pub async fn channel(connector: &Connector, address: &str, timeout: Duration) ->
         .tcp_nodelay(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20)
+        .max_frame_size(FRAME_BYTES_MAX)
         .http2_keep_alive_interval(Duration::from_secs(10));
     let connector = connector.clone();
     let address = address.to_owned();

@@ -3,7 +3,7 @@
 
 use annulus_operator::crd::KeyValueCluster;
 use anyhow::{Context, bail, ensure};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::api::{Api, ListParams};
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -69,6 +69,17 @@ impl Kvc {
     pub async fn get(&self) -> anyhow::Result<KeyValueCluster> {
         let api: Api<KeyValueCluster> = Api::namespaced(self.client.clone(), &self.namespace);
         Ok(api.get(&self.name).await?)
+    }
+
+    /// The ring that the nodes go by, as published.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn ring(&self) -> anyhow::Result<dynamo::ring::Ring> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
+        let data = api.get(&format!("{}-ring", self.name)).await?.data;
+        let json = data.and_then(|mut data| data.remove("ring.json")).context("the ring has no document")?;
+        Ok(dynamo::ring::from_json(json.as_bytes())?)
     }
 
     /// `kubectl apply` of a manifest in the cluster's namespace.

@@ -56,6 +56,12 @@ impl Latencies {
         self.0.value_at_quantile(quantile) as f64 / 1e3
     }
 
+    /// Adds what was measured at another time.
+    pub fn add(&mut self, others: &Self) {
+        // Both have the same bounds.
+        let _ = self.0.add(&others.0);
+    }
+
     /// How many requests were measured.
     #[must_use]
     pub fn count(&self) -> u64 {

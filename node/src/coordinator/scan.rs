@@ -84,7 +84,7 @@ impl Coordinator {
         let page = page.map_err(|error| error.to_string())?;
         let stored = |key: &Bytes| storage_key(installed.view.token(key), key);
         Ok(Part {
-            items: page.items.into_iter().map(|item| (stored(&item.key), item.object)).collect(),
+            items: page.items.into_iter().map(|(key, object)| (stored(&key), object)).collect(),
             more: page.more,
         })
     }

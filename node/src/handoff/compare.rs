@@ -131,12 +131,12 @@ impl Comparison<'_> {
             let _flight = self.replica.take_off();
             let page = fetch_page(self.peers, self.member, request).await?;
             let mut durable = Vec::with_capacity(page.items.len());
-            for item in page.items {
+            for (key, object) in page.items {
                 fetched.items += 1;
-                fetched.bytes += (item.key.len() + item.object.len()) as u64;
-                let token = (self.token_of)(&item.key);
-                after = serve::cursor(token, &item.key);
-                durable.extend(self.replica.merge(token, &item.key, item.object, self.since).await?);
+                fetched.bytes += (key.len() + object.len()) as u64;
+                let token = (self.token_of)(&key);
+                after = serve::cursor(token, &key);
+                durable.extend(self.replica.merge(token, &key, object, self.since).await?);
             }
             for submitted in durable {
                 submitted.await?;

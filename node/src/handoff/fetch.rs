@@ -1,8 +1,9 @@
 //! Asking a member for a page or for digests, and checking what it sends.
 
+use super::packed::unpack;
 use crate::peers::{BulkError, Peers};
 use annulus_proto::v1::peer_client::PeerClient;
-use annulus_proto::v1::{DigestReply, DigestRequest, PageReply, PageRequest};
+use annulus_proto::v1::{DigestReply, DigestRequest, PageRequest};
 use bytes::Bytes;
 use dynamo::digest::RangeDigest;
 use dynamo::preference::MemberIndex;
@@ -31,6 +32,19 @@ pub enum FetchError {
     Shape,
 }
 
+/// A page that a member has sent.
+#[derive(Debug)]
+pub struct FetchedPage {
+    /// Keys and objects in token order, slices of one buffer.
+    pub items: Vec<(Bytes, Bytes)>,
+    /// Whether the range has more items behind the last.
+    pub more: bool,
+    /// What the clients of the sender feel, in percent of what is usual; 0: too few to tell.
+    pub pressure_percent: u32,
+    /// Bytes of keys and objects in the hash slots of the whole range.
+    pub range_bytes: u64,
+}
+
 /// Fetches one page; fills in whom it is for.
 ///
 /// # Errors
@@ -39,17 +53,14 @@ pub async fn fetch_page(
     peers: &Peers,
     member: MemberIndex,
     mut request: PageRequest,
-) -> Result<PageReply, FetchError> {
+) -> Result<FetchedPage, FetchError> {
     let (channel, incarnation) = peers.bulk_channel(member).await?;
     request.incarnation = Bytes::copy_from_slice(incarnation.as_bytes());
     let mut client = PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let page = tokio::time::timeout(CALL_TIMEOUT, client.page(request)).await??.into_inner();
-    let mut checksum = crc32fast::Hasher::new();
-    for item in &page.items {
-        checksum.update(&item.key);
-        checksum.update(&item.object);
-    }
-    if checksum.finalize() == page.checksum { Ok(page) } else { Err(FetchError::Checksum) }
+    let items = unpack(page.packed, page.checksum).ok_or(FetchError::Checksum)?;
+    let (pressure_percent, range_bytes) = (page.pressure_percent, page.range_bytes);
+    Ok(FetchedPage { items, more: page.more, pressure_percent, range_bytes })
 }
 
 /// Asks which of these leaves have other sums there; fills in whom it is for.

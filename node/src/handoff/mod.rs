@@ -8,11 +8,12 @@ mod handed_over;
 mod hinted;
 mod leftover;
 mod pace;
+mod packed;
 mod pull;
 mod record;
 mod serve;
 
-pub use fetch::{FetchError, fetch_digest, fetch_page};
+pub use fetch::{FetchError, FetchedPage, fetch_digest, fetch_page};
 pub use foreground::Foreground;
 pub use hinted::deliver_hints;
 pub use leftover::Leftovers;

@@ -2,6 +2,7 @@
 //! its holders and compare with enough others, then say so. Where lists get shorter those who stay compare, too.
 
 mod copy;
+mod order;
 mod room;
 
 use super::compare::CompareError;
@@ -19,6 +20,7 @@ use dynamo::preference::MemberIndex;
 use dynamo::quorum::holders_to_meet;
 use dynamo::ring::Phase;
 use dynamo::throttle::PRESSURE_MAX;
+use order::Order;
 use parking_lot::Mutex;
 use room::Rooms;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,8 +36,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Copying that has got nowhere for so long says whom it waits for.
 const STALLED: Duration = Duration::from_secs(5);
 
-/// What a comparison is taken for where nothing is copied: processor time, most of all.
-const COMPARISON_BYTES: u64 = 32 << 10;
+/// What a comparison is taken for where nothing is copied: one call and a flush at each end, as long as sums are equal.
+const COMPARISON_BYTES: u64 = 8 << 10;
 
 /// What this node copies and has copied.
 pub struct Pulls {
@@ -45,6 +47,7 @@ pub struct Pulls {
     at_once: Arc<Semaphore>,
     pace: Pace,
     room: Rooms,
+    order: Order,
     foreground: Arc<Foreground>,
     /// How much the clients of each holder felt when it was last copied from.
     busy: Mutex<BTreeMap<MemberIndex, f64>>,
@@ -110,7 +113,8 @@ impl Pulls {
         Ok(Arc::new(Self {
             at_once: Arc::new(Semaphore::new(limits.parallel_pulls_max)),
             pace: Pace::new(limits.transfer_bytes_per_second_max, foreground.clone()),
-            room: Rooms::new(),
+            room: Rooms::new(limits.pull_bytes_under_way_min),
+            order: Order::new(),
             foreground,
             busy: Mutex::default(),
             ring,

@@ -1,16 +1,18 @@
 //! What this node answers to members that copy or compare a token range.
 
 use super::foreground::Foreground;
-use crate::replica::{Replica, split_storage_key, storage_key};
+use super::packed::Packer;
+use crate::replica::{Replica, split_storage_key, storage_key, token_and_key};
 use crate::ring_state::RingState;
 use crate::storage::{ScanRange, Space};
 use annulus_proto::uuid_from;
-use annulus_proto::v1::{BucketDigest, DigestReply, DigestRequest, PageItem, PageReply, PageRequest};
+use annulus_proto::v1::{BucketDigest, DigestReply, DigestRequest, PageReply, PageRequest};
 use bytes::Bytes;
 use dynamo::digest::{Buckets, RangeDigest};
 use dynamo::object::digest_of_encoded;
 use dynamo::reconcile::{leaf, leaf_tokens};
 use dynamo::token::Token;
+use std::ops::ControlFlow;
 use std::time::Duration;
 use tonic::Status;
 
@@ -42,24 +44,29 @@ pub async fn page(
     let range = ScanRange { after, ..ScanRange::tokens(request.first_token, request.last_token) };
     let items_max = request.items_max.clamp(1, PAGE_ITEMS_MAX) as usize;
     let bytes_max = request.bytes_max.clamp(1, PAGE_BYTES_MAX) as usize;
-    let page = replica.engine().scan(Space::Data, &range, items_max, bytes_max).map_err(|e| internal(&e))?;
-    let mut checksum = crc32fast::Hasher::new();
-    let (mut items, mut bytes) = (Vec::with_capacity(page.items.len()), 0);
-    for (storage_key, object) in page.items {
-        let Some((_, key)) = split_storage_key(&storage_key) else { continue };
-        checksum.update(&key);
-        checksum.update(&object);
-        bytes += (key.len() + object.len()) as u64;
-        items.push(PageItem { key, object });
-    }
+    let mut packer = Packer::new(bytes_max + bytes_max / 64);
+    let mut more = false;
+    let visited = replica.engine().visit(Space::Data, &range, &mut |storage_key, object| {
+        if packer.items() >= items_max || packer.bytes() >= bytes_max {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        if let Some((_, key)) = token_and_key(storage_key) {
+            packer.push(key, object);
+        }
+        ControlFlow::Continue(())
+    });
+    visited.map_err(|error| internal(&error))?;
+    let bytes = packer.bytes() as u64;
+    let (packed, checksum) = packer.finish();
     foreground.hand_out(bytes);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "neither negative nor large")]
     let pressure_percent = (foreground.pressure() * 100.0) as u32;
     let slots = usize::from(Token(request.first_token).slot())..=usize::from(Token(request.last_token).slot());
     Ok(PageReply {
-        items,
-        more: page.more,
-        checksum: checksum.finalize(),
+        packed,
+        checksum,
+        more,
         epoch: ring.epoch(),
         pressure_percent,
         range_bytes: replica.counters().of_slots(slots).bytes,

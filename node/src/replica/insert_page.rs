@@ -1,5 +1,6 @@
 //! Taking a page of another replica's objects as a whole, where nothing is here of them.
 
+use super::objects::Way;
 use super::{NewObject, Replica, ReplicaError, Weight, admit, storage_key};
 use crate::storage::{Change, Submitted};
 use bytes::Bytes;
@@ -24,6 +25,8 @@ pub struct PageRules {
     /// How many commits had [failed](Replica::failed_commits) when the first page of several was taken. If others have
     /// since, pages before this one may be lost, and it is not stored with records that say the contrary.
     pub failed_commits: u64,
+    /// Whether it is part of a run, for the engine to load.
+    pub run: bool,
 }
 
 impl Replica {
@@ -53,7 +56,8 @@ impl Replica {
             arriving.push(Arriving { token: *token, weight: Weight::of(key, &object, encoded.len()), object });
             new.push(NewObject::new(storage_key(*token, key), encoded.clone()));
         }
-        let inserted = self.objects.insert_new(&new, reservation, || {
+        let way = if rules.run { Way::Run } else { Way::Commit };
+        let inserted = self.objects.insert_new(&new, way, reservation, || {
             self.admit_all(&arriving, rules.since)?;
             if self.failed_commits() != rules.failed_commits {
                 return Ok(None);

@@ -687,8 +687,15 @@ fn with_storage_key<T>(token: Token, key: &[u8], look: impl FnOnce(&[u8]) -> T) 
 /// Token and key of a key in the engine; `None` when it is too short to be one.
 #[must_use]
 pub fn split_storage_key(bytes: &Bytes) -> Option<(Token, Bytes)> {
-    let token = bytes.first_chunk::<TOKEN_BYTES>()?;
-    Some((Token(u64::from_be_bytes(*token)), bytes.slice(TOKEN_BYTES..)))
+    let (token, _) = token_and_key(bytes)?;
+    Some((token, bytes.slice(TOKEN_BYTES..)))
+}
+
+/// The same without a handle of the key.
+#[must_use]
+pub fn token_and_key(bytes: &[u8]) -> Option<(Token, &[u8])> {
+    let (token, key) = bytes.split_first_chunk::<TOKEN_BYTES>()?;
+    Some((Token(u64::from_be_bytes(*token)), key))
 }
 
 /// What a write takes in the commit queue, about.

@@ -10,7 +10,7 @@
 mod insert_new;
 mod remove_page;
 
-pub use insert_new::NewObject;
+pub use insert_new::{NewObject, Way};
 pub use remove_page::RemovedPage;
 
 use super::leaves::Leaves;

@@ -1,6 +1,7 @@
 //! What the node asks of a storage engine, and no more.
 
 use bytes::Bytes;
+use std::ops::ControlFlow;
 
 /// Longest key that an engine takes, in bytes. The journal of fjall writes the length of a key as 16 bits.
 pub const KEY_BYTES_MAX: usize = 65_535;
@@ -132,6 +133,13 @@ pub struct Page {
     pub more: bool,
 }
 
+/// Sees the key and the value of an item.
+pub type See<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
+/// Bounds of what an engine without a visit of its own reads at once.
+const VISIT_ITEMS: usize = 64;
+const VISIT_BYTES: usize = 64 << 10;
+
 /// Room on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskSpace {
@@ -191,6 +199,15 @@ pub trait Engine: Send + Sync + 'static {
     /// changes may have been written, all or none.
     fn commit(&self, changes: &[Change]) -> Result<(), EngineError>;
 
+    /// Stores objects of one keyspace, none of which is there: puts in ascending order of their keys, most often many
+    /// mebibytes of them. Once it has returned `Ok` they survive power loss; a crash before that may leave a part of them.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Engine::commit).
+    fn load(&self, run: &[Change]) -> Result<(), EngineError> {
+        self.commit(run)
+    }
+
     /// Items of a range in key order, at least one if there is one, until there are `items_max` of them or their keys
     /// and values have `bytes_max` bytes. Sees every commit that returned before the call, and of no commit a part.
     ///
@@ -203,6 +220,27 @@ pub trait Engine: Send + Sync + 'static {
         items_max: usize,
         bytes_max: usize,
     ) -> Result<Page, EngineError>;
+
+    /// Shows `see` the items of a range in key order until it breaks off, without a copy of each. Sees what
+    /// [`scan`](Engine::scan) sees.
+    ///
+    /// # Errors
+    /// [`EngineError::Read`].
+    fn visit(&self, space: Space, range: &ScanRange, see: &mut See<'_>) -> Result<(), EngineError> {
+        let mut range = range.clone();
+        loop {
+            let page = self.scan(space, &range, VISIT_ITEMS, VISIT_BYTES)?;
+            for (key, value) in &page.items {
+                if see(key, value).is_break() {
+                    return Ok(());
+                }
+            }
+            match page.items.last() {
+                Some((last, _)) if page.more => range.after = Some(last.clone()),
+                _ => return Ok(()),
+            }
+        }
+    }
 
     /// With how many threads a pass over everything is fastest.
     fn scans_at_once(&self) -> usize {

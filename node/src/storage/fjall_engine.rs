@@ -1,14 +1,16 @@
 //! The engine on a disk: fjall, a log-structured merge tree.
 
-use super::engine::{Change, DiskSpace, Engine, EngineError, Page, ScanRange, Space, check_keys};
+mod load;
+
+use super::engine::{Change, DiskSpace, Engine, EngineError, Page, ScanRange, See, Space, check_keys};
 use super::journal_tail::LastBatch;
 use bytes::Bytes;
 use fjall::{
     CompressionType, Database, DatabaseBuilder, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
-    UserValue,
+    UserKey, UserValue,
 };
 use std::fs::{self, File};
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,6 +103,34 @@ impl FjallEngine {
         tables + self.database.journal_disk_space().unwrap_or_default()
     }
 
+    fn broken_by(&self, error: &fjall::Error) -> EngineError {
+        self.broken.store(true, Ordering::Relaxed);
+        EngineError::Broken(error.to_string())
+    }
+
+    fn each(
+        &self,
+        space: Space,
+        range: &ScanRange,
+        mut see: impl FnMut(UserKey, UserValue) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let from = match &range.after {
+            Some(after) if *after >= range.first => Bound::Excluded(after),
+            _ => Bound::Included(&range.first),
+        };
+        let to = range.until.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        for item in self.keyspace(space).range::<&Bytes, _>((from, to)) {
+            let (key, value) = item.into_inner().map_err(unreadable)?;
+            if see(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn keyspace(&self, space: Space) -> &Keyspace {
         &self.spaces[space as usize]
     }
@@ -124,10 +154,15 @@ impl Engine for FjallEngine {
                 Change::Remove { space, key } => batch.remove(self.keyspace(*space), key.as_ref()),
             }
         }
-        batch.commit().map_err(|error| {
-            self.broken.store(true, Ordering::Relaxed);
-            EngineError::Broken(error.to_string())
-        })
+        batch.commit().map_err(|error| self.broken_by(&error))
+    }
+
+    fn load(&self, run: &[Change]) -> Result<(), EngineError> {
+        check_keys(run)?;
+        match self.free_for(run)? {
+            Some(keyspace) => load::as_tables(keyspace, run).map_err(|error| self.broken_by(&error)),
+            None => self.commit(run),
+        }
     }
 
     fn scan(
@@ -138,25 +173,21 @@ impl Engine for FjallEngine {
         bytes_max: usize,
     ) -> Result<Page, EngineError> {
         let mut page = Page::default();
-        if range.is_empty() {
-            return Ok(page);
-        }
-        let from = match &range.after {
-            Some(after) if *after >= range.first => Bound::Excluded(after),
-            _ => Bound::Included(&range.first),
-        };
-        let to = range.until.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut bytes = 0;
-        for item in self.keyspace(space).range::<&Bytes, _>((from, to)) {
+        self.each(space, range, |key, value| {
             if !page.items.is_empty() && (page.items.len() >= items_max || bytes >= bytes_max) {
                 page.more = true;
-                break;
+                return ControlFlow::Break(());
             }
-            let (key, value) = item.into_inner().map_err(unreadable)?;
             bytes += key.len() + value.len();
             page.items.push((handed_out(key), handed_out(value)));
-        }
+            ControlFlow::Continue(())
+        })?;
         Ok(page)
+    }
+
+    fn visit(&self, space: Space, range: &ScanRange, see: &mut See<'_>) -> Result<(), EngineError> {
+        self.each(space, range, |key, value| see(&key, &value))
     }
 
     fn scans_at_once(&self) -> usize {

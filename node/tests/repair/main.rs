@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
 mod ahead;
+mod bulk;
 mod cluster;
 mod collect;
 mod converge;

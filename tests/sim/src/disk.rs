@@ -158,6 +158,17 @@ impl Engine for Disk {
         if fails { Err(EngineError::Commit(String::from("an input/output error"))) } else { Ok(()) }
     }
 
+    fn load(&self, run: &[Change]) -> Result<(), EngineError> {
+        let state = self.state.lock();
+        let is_new = |change: &Change| !state.written[change.space() as usize].contains_key(change.key());
+        assert!(
+            run.is_sorted_by(|one, next| one.key() < next.key()) && run.iter().all(is_new),
+            "no run of new objects"
+        );
+        drop(state);
+        self.commit(run)
+    }
+
     fn scan(
         &self,
         space: Space,

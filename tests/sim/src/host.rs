@@ -84,6 +84,7 @@ fn limits(scenario: &Scenario) -> Limits {
         disk_reserve_bytes: 1 << 20,
         hint_pause: scenario.hint_pause,
         collect_pause: scenario.collect_pause,
+        pull_bytes_under_way_min: scenario.pull_bytes_under_way_min,
         ..Limits::default()
     }
 }

@@ -41,6 +41,9 @@ pub struct Scenario {
     pub hint_pause: Duration,
     /// Pause of a node between two rounds of collecting what is dead.
     pub collect_pause: Duration,
+    /// Of what is copied to a node, so many bytes may be on their way, however little there is: with many of them pages
+    /// land as runs.
+    pub pull_bytes_under_way_min: u64,
     /// Pause of the operator between two looks.
     pub operator_pause: Duration,
     /// Partitions that may move at once.
@@ -169,6 +172,7 @@ impl Scenario {
             fault_pause: Duration::from_millis(*pick(&mut rng, &[300, 600, 1200, 3000])),
             hint_pause: Duration::from_millis(*pick(&mut upkeep, &[500, 500, 4000, 12_000])),
             collect_pause: Duration::from_millis(*pick(&mut upkeep, &[50, 500])),
+            pull_bytes_under_way_min: *pick(&mut stream(seed, 9), &[512 << 10, 16 << 20]),
             operator_pause: Duration::from_millis(*pick(&mut rng, &[50, 250, 1000])),
             parallel_moves: *pick(&mut rng, &[2, 8, 16]),
             fault_lasts_max: Duration::from_secs(4),

@@ -93,12 +93,6 @@ pub async fn verify(addresses: &[String], workload: Workload, failures: Failures
     Ok(())
 }
 
-/// The published ring.
-pub async fn ring(kvc: &Kvc) -> anyhow::Result<dynamo::ring::Ring> {
-    let read = ["-n", &kvc.namespace, "get", "configmap", "kv-ring", "-o", r"jsonpath={.data.ring\.json}"];
-    Ok(dynamo::ring::from_json(kubectl_ok(&read, "").await?.as_bytes())?)
-}
-
 /// Process id, on this machine, of the node in a pod. Works where the kubelet runs on this machine.
 pub async fn node_process(kvc: &Kvc, pod: &str) -> anyhow::Result<i32> {
     let uid = kvc.get().await?.metadata.uid.context("the cluster has no UID")?;

@@ -1,11 +1,13 @@
 //! Everything that an operator does to a cluster, one thing after the other under one load: what it costs those who use
-//! the cluster meanwhile.
+//! the cluster meanwhile, while partitions move and while pods start and end. What only the latter costs on this machine is
+//! seen from another cluster that comes and goes beside it.
 
-use crate::harness::{Failures, LIMIT, clean_up, cluster, load, ring, verify};
+use crate::harness::{Failures, LIMIT, clean_up, cluster, load, verify};
 use annulus_tests::kvc::{Kvc, kubectl_ok};
 use annulus_tests::workload::{Counters, Latencies};
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -13,15 +15,26 @@ use std::time::{Duration, Instant};
 const REST: Duration = Duration::from_secs(8);
 const ZONES: &str = "zones: {topologyKey: topology.kubernetes.io/zone}";
 
+/// How often it is looked whether partitions move.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// One operation, as it was seen from outside.
 struct Row {
     what: &'static str,
     seconds: f64,
     before: Latencies,
-    during: Latencies,
+    during: During,
     retries: u64,
     failed: u64,
     moved: String,
+}
+
+/// What requests took meanwhile.
+#[derive(Default)]
+struct During {
+    all: Latencies,
+    /// While some partition had two lists.
+    moving: Latencies,
 }
 
 #[tokio::test]
@@ -42,38 +55,58 @@ async fn every_operation_goes_on_under_load_without_a_failed_request() -> anyhow
     ];
     let mut rows = Vec::new();
     for (what, patch, replicas) in operations {
-        rows.push(operate(&kvc, &counters, what, patch, replicas).await?);
+        let patched = async {
+            kubectl_ok(&["-n", &kvc.namespace, "patch", "kvc", &kvc.name, "--type=merge", "-p", patch], "")
+                .await?;
+            kvc.settled(replicas, LIMIT).await.map(drop)
+        };
+        rows.push(watched(&kvc, &counters, what, patched).await?);
     }
+    let mut beside = None;
+    let comes = async {
+        beside = Some(cluster("beside", 3, ZONES).await?);
+        Ok(())
+    };
+    rows.push(watched(&kvc, &counters, "another cluster starts", comes).await?);
+    let beside = beside.context("it did not start")?;
+    rows.push(watched(&kvc, &counters, "another cluster ends", clean_up(&beside)).await?);
     zones_are_kept_apart(&kvc).await?;
-    ensure!(ring(&kvc).await?.partitions.len() == 512, "the partitions were not split");
+    ensure!(kvc.ring().await?.partitions.len() == 512, "the partitions were not split");
     print(&rows);
     verify(&addresses, workload, Failures::None).await?;
     clean_up(&kvc).await
 }
 
-async fn operate(
+/// Does something to the cluster, or beside it.
+async fn watched(
     kvc: &Kvc,
     counters: &Counters,
     what: &'static str,
-    patch: &str,
-    replicas: i32,
+    operation: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<Row> {
     drop(counters.take_latencies());
     tokio::time::sleep(REST).await;
     let before = counters.take_latencies();
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (retries, failed) = (read(&counters.retries), read(&counters.failed));
-    let last = |cluster: annulus_operator::crd::KeyValueCluster| cluster.status?.last_rebalance;
-    let earlier = last(kvc.get().await?).map(|last| last.since);
-    let begun = Instant::now();
-    kubectl_ok(&["-n", &kvc.namespace, "patch", "kvc", &kvc.name, "--type=merge", "-p", patch], "").await?;
-    let settled = kvc.settled(replicas, LIMIT).await?;
-    let moved = last(settled).filter(|last| Some(last.since) != earlier && last.bytes_minimum > 0);
+    let last = async || anyhow::Ok(kvc.get().await?.status.and_then(|status| status.last_rebalance));
+    let earlier = last().await?.map(|last| last.since);
+    let (begun, mut during) = (Instant::now(), During::default());
+    let mut operation = pin!(operation);
+    let ended = loop {
+        let ended = tokio::time::timeout(LOOK, &mut operation).await;
+        during.take(counters, moves(kvc).await?);
+        if let Ok(ended) = ended {
+            break ended;
+        }
+    };
+    ended?;
+    let moved = last().await?.filter(|last| Some(last.since) != earlier && last.bytes_minimum > 0);
     Ok(Row {
         what,
         seconds: begun.elapsed().as_secs_f64(),
         before,
-        during: counters.take_latencies(),
+        during,
         retries: read(&counters.retries) - retries,
         failed: read(&counters.failed) - failed,
         moved: moved
@@ -82,9 +115,25 @@ async fn operate(
     })
 }
 
+impl During {
+    /// Takes what was measured since the last time.
+    fn take(&mut self, counters: &Counters, moves: bool) {
+        let lately = counters.take_latencies();
+        self.all.add(&lately);
+        if moves {
+            self.moving.add(&lately);
+        }
+    }
+}
+
+/// Whether any partition has two lists now.
+async fn moves(kvc: &Kvc) -> anyhow::Result<bool> {
+    Ok(kvc.ring().await?.partitions.iter().any(|placement| placement.also.is_some()))
+}
+
 /// With as many zones as replicas, no two replicas of an item share a zone; with fewer, every zone has one.
 async fn zones_are_kept_apart(kvc: &Kvc) -> anyhow::Result<()> {
-    let ring = ring(kvc).await?;
+    let ring = kvc.ring().await?;
     let zone = |index| ring.member(index).and_then(|member| member.zone.clone());
     let zones: BTreeSet<_> = ring.members.iter().map(|member| member.zone.clone()).collect();
     ensure!(!zones.contains(&None), "a member has no zone: {:?}", ring.members);
@@ -99,21 +148,20 @@ async fn zones_are_kept_apart(kvc: &Kvc) -> anyhow::Result<()> {
 
 fn print(rows: &[Row]) {
     println!(
-        "| operation | seconds | requests | tried again | failed | p50 ms | p99 ms | p99 before | moved / min |"
+        "| operation | seconds | requests | tried again | failed | p50 ms | p99 before | p99 | p99 moving | moved / min |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
-    for row in rows {
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    for Row { what, seconds, before, during, retries, failed, moved } in rows {
+        let moving = match during.moving.count() {
+            0 => "-".to_owned(),
+            _ => format!("{:.1}", during.moving.quantile_ms(0.99)),
+        };
         println!(
-            "| {} | {:.1} | {} | {} | {} | {:.1} | {:.1} | {:.1} | {} |",
-            row.what,
-            row.seconds,
-            row.during.count(),
-            row.retries,
-            row.failed,
-            row.during.quantile_ms(0.5),
-            row.during.quantile_ms(0.99),
-            row.before.quantile_ms(0.99),
-            row.moved
+            "| {what} | {seconds:.1} | {} | {retries} | {failed} | {:.1} | {:.1} | {:.1} | {moving} | {moved} |",
+            during.all.count(),
+            during.all.quantile_ms(0.5),
+            before.quantile_ms(0.99),
+            during.all.quantile_ms(0.99),
         );
     }
 }

@@ -1,7 +1,7 @@
 //! A host that is gone for good, with the volume that was on it. Needs hosts that can be taken away: those of the local
 //! cluster.
 
-use crate::harness::{Failures, LIMIT, clean_up, cluster, load, ring, verify};
+use crate::harness::{Failures, LIMIT, clean_up, cluster, load, verify};
 use annulus_tests::kvc::{Kvc, kubectl_ok};
 use anyhow::{Context, ensure};
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ async fn a_node_whose_host_is_gone_is_made_anew_from_the_others() -> anyhow::Res
     // operator may be on it as well, and has to come back elsewhere first.
     let (host_name, lost) = most_crowded_host(&kvc).await?;
     ensure!(lost.len() == 2, "{host_name} has {lost:?}; pods are to be spread over hosts");
-    let before = ring(&kvc).await?;
+    let before = kvc.ring().await?;
     let (addresses, workload) = load(&kvc).await?;
     let begun = Instant::now();
     host("crash", &host_name).await?;
@@ -44,7 +44,7 @@ async fn until_replaced(kvc: &Kvc, lost: &[String], before: &dynamo::ring::Ring)
     };
     let deadline = Instant::now() + LIMIT;
     loop {
-        if let Ok(now) = ring(kvc).await {
+        if let Ok(now) = kvc.ring().await {
             let anew =
                 |pod: &String| incarnation(&now, pod).is_some_and(|is| Some(is) != incarnation(before, pod));
             if lost.iter().all(anew) {

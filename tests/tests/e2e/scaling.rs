@@ -1,6 +1,6 @@
 //! Scaling out and in, and changes of mind, under load.
 
-use crate::harness::{Failures, LIMIT, clean_up, cluster, load, ring, verify};
+use crate::harness::{Failures, LIMIT, clean_up, cluster, load, verify};
 use annulus_tests::kvc::kubectl_ok;
 use anyhow::{Context, ensure};
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ async fn three_to_five_to_three_loses_nothing_and_moves_the_minimum() -> anyhow:
         ensure!(last.to == to && last.bytes_minimum > 0, "{last:?}");
         ensure!(last.bytes_moved as f64 <= 1.1 * last.bytes_minimum as f64, "{last:?}");
         if to > 3 {
-            let ring = ring(&kvc).await?;
+            let ring = kvc.ring().await?;
             let fourth = ring.members.iter().find(|member| member.name == "kv-3").context("kv-3 is no member")?;
             ensure!(incarnations.insert(fourth.incarnation), "kv-3 is who it was before it had left");
         }

@@ -4,20 +4,23 @@
 //! objects is merged with what is here, and the record follows once they are durable. While a page is made durable, the
 //! next is on its way. What a crash loses of that is sent again, and is little: see `room`.
 //!
-//! While no client is there that it could hold up, pages are large, and nothing but the end waits until they are durable.
+//! While no client is there that it could hold up, pages are large, the next one comes while one lands, and nothing but the
+//! end waits until they are durable. If there is much to copy they land in the order of their keys, as runs that the engine
+//! can load.
 
+use super::order::Place;
 use super::room::Room;
 use super::{PullError, Pulls};
 use crate::handoff::ITEMS_AT_ONCE;
 use crate::handoff::compare::{CompareError, Comparison};
-use crate::handoff::fetch::fetch_page;
+use crate::handoff::fetch::{FetchedPage, fetch_page};
 use crate::handoff::record::{Cursor, MoveRecord, MovedTotal, SEVERAL_SOURCES};
 use crate::handoff::serve;
 use crate::planted;
 use crate::replica::{InFlight, PageRules};
 use crate::ring_state::Installed;
 use crate::storage::{Change, StorageError, Submitted};
-use annulus_proto::v1::{PageReply, PageRequest};
+use annulus_proto::v1::PageRequest;
 use bytes::Bytes;
 use dynamo::preference::MemberIndex;
 use dynamo::token::{self, Token};
@@ -41,7 +44,7 @@ struct Copying<'a> {
 
 /// A page that has come.
 struct Arrived {
-    page: PageReply,
+    page: FetchedPage,
     /// Whether nobody is there, so that the next need not wait until it is durable.
     bulk: bool,
     /// Its part of what may be on its way at once.
@@ -50,21 +53,14 @@ struct Arrived {
     flight: InFlight,
 }
 
-/// A page that is queued for the engine.
-struct Landed {
-    /// Storage key of the last item received.
-    after: Bytes,
-    durable: Durable,
+/// What a page has.
+struct Received {
+    items: Vec<(Token, Bytes, Bytes)>,
     bytes: u64,
-    items: u64,
-}
-
-/// When a page is durable.
-enum Durable {
-    /// Recorded together with how far the copying is.
-    Page(Submitted),
-    /// Item by item.
-    Items(Vec<Submitted>),
+    /// Storage key of the last item, or of the last before.
+    after: Bytes,
+    /// Whether the partition has more.
+    more: bool,
 }
 
 impl Pulls {
@@ -139,62 +135,95 @@ impl Pulls {
 
 impl Copying<'_> {
     async fn all_pages(&mut self, mut after: Bytes) -> Result<(), PullError> {
+        let pulls = self.pulls;
+        let place = pulls.order.enter(self.record.partition);
+        if pulls.pace.is_alone() && pulls.room.is_ample() {
+            place.near().await;
+        }
         let mut recorded = None;
-        let mut arrived = self.page(after.clone()).await?;
-        loop {
-            let Arrived { page, bulk, room, flight } = arrived;
-            let more = page.more;
-            self.pulls.told(self.holder, f64::from(page.pressure_percent) / 100.0);
-            let landed = self.land(page, &after).await?;
-            drop(flight);
-            after = landed.after;
-            let next = match landed.durable {
-                Durable::Page(submitted) if bulk => {
-                    self.behind.spawn(room.until(submitted));
-                    self.next_page(more, landed.bytes, after.clone()).await?
+        let mut arrived = Some(self.page(after.clone(), None).await?);
+        while let Some(Arrived { page, bulk, room, flight }) = arrived {
+            pulls.told(self.holder, f64::from(page.pressure_percent) / 100.0);
+            let received = self.received(page, &after);
+            after = received.after.clone();
+            let turn = (bulk && pulls.room.is_ample()).then_some(&place);
+            let (submitted, ahead) = self.land(&received, turn, bulk).await?;
+            let Some(submitted) = submitted else {
+                let submitted = self.merge(&received).await?;
+                drop(flight);
+                let next = self.next_page(&received, ahead);
+                let (durable, next) = tokio::join!(self.all_durable(submitted, room), next);
+                durable?;
+                // The last page's record is durable by now, most likely.
+                if let Some(recorded) = recorded.replace(self.record_items(&received).await) {
+                    self.checked(recorded.await)?;
                 }
-                Durable::Page(submitted) => {
-                    let next = self.next_page(more, landed.bytes, after.clone());
-                    let (durable, next) = tokio::join!(room.until(submitted), next);
-                    self.checked(durable)?;
-                    next?
-                }
-                Durable::Items(submitted) => {
-                    let next = self.next_page(more, landed.bytes, after.clone());
-                    let (durable, next) = tokio::join!(self.all_durable(submitted, room), next);
-                    durable?;
-                    let recording = self.record_items(&after, landed.bytes, landed.items).await;
-                    // The last page's record is durable by now, most likely.
-                    if let Some(recorded) = recorded.replace(recording) {
-                        self.checked(recorded.await)?;
-                    }
-                    next?
-                }
+                arrived = next?;
+                continue;
             };
-            match next {
-                Some(next) => arrived = next,
-                None => break,
+            drop(flight);
+            if bulk {
+                self.behind.spawn(room.until(submitted));
+                arrived = self.next_page(&received, ahead).await?;
+            } else {
+                let (durable, next) = tokio::join!(room.until(submitted), self.next_page(&received, ahead));
+                self.checked(durable)?;
+                arrived = next?;
             }
         }
+        drop(place);
         if let Some(recorded) = recorded {
             self.checked(recorded.await)?;
         }
         self.nothing_behind().await
     }
 
-    async fn next_page(&self, more: bool, paid_bytes: u64, after: Bytes) -> Result<Option<Arrived>, PullError> {
-        if !more {
-            return Ok(None);
+    /// Queues a page as a whole, when it has its `turn` if it is to be part of a run. While nobody is there the next one
+    /// comes meanwhile, if there is room for it now; it is returned, too.
+    async fn land(
+        &self,
+        received: &Received,
+        turn: Option<&Place<'_>>,
+        bulk: bool,
+    ) -> Result<(Option<Submitted>, Option<Arrived>), PullError> {
+        let landing = async {
+            let Some(place) = turn else { return self.insert(received, false).await };
+            place.turn().await;
+            let inserted = self.insert(received, true).await;
+            place.landed();
+            inserted
+        };
+        let pulls = self.pulls;
+        let ahead = bulk && received.more && turn.is_none_or(Place::is_next);
+        let room = if ahead { pulls.room.try_take(pulls.pace.page_bytes(bulk)) } else { None };
+        if room.is_none() {
+            return Ok((landing.await?, None));
         }
-        self.pulls.pace.pay(paid_bytes).await;
-        self.pulls.is_wanted(self.record).ok_or(PullError::Unwanted)?;
-        self.page(after).await.map(Some)
+        let (ahead, landed) = tokio::join!(self.page(received.after.clone(), room), landing);
+        Ok((landed?, Some(ahead?)))
     }
 
-    async fn page(&self, after: Bytes) -> Result<Arrived, PullError> {
+    /// The page behind one, unless it has come already or there is none.
+    async fn next_page(&self, before: &Received, ahead: Option<Arrived>) -> Result<Option<Arrived>, PullError> {
+        if !before.more {
+            return Ok(None);
+        }
+        self.pulls.pace.pay(before.bytes).await;
+        self.pulls.is_wanted(self.record).ok_or(PullError::Unwanted)?;
+        match ahead {
+            Some(ahead) => Ok(Some(ahead)),
+            None => self.page(before.after.clone(), None).await.map(Some),
+        }
+    }
+
+    /// Fetches a page, once there is room for it.
+    async fn page(&self, after: Bytes, room: Option<(Room, u32)>) -> Result<Arrived, PullError> {
         let count = self.installed.view.count();
         let bulk = self.pulls.pace.is_alone();
-        let (room, bytes_max) = self.pulls.room.take(self.pulls.pace.page_bytes(bulk)).await;
+        let (room, bytes_max) = match room {
+            Some(room) => room,
+            None => self.pulls.room.take(self.pulls.pace.page_bytes(bulk)).await,
+        };
         let request = PageRequest {
             cluster: Bytes::copy_from_slice(self.pulls.ring.cluster().as_bytes()),
             epoch: self.installed.view.epoch(),
@@ -212,42 +241,42 @@ impl Copying<'_> {
         Ok(Arrived { page, bulk, room, flight })
     }
 
-    /// Queues a page: as a whole if nothing is here of it, else item by item.
-    async fn land(&mut self, page: PageReply, after: &Bytes) -> Result<Landed, PullError> {
+    /// Takes a page apart that follows on what was received before.
+    fn received(&self, page: FetchedPage, before: &Bytes) -> Received {
         let skipped = !page.more && planted::is("pull-skips-last-page");
         let items: Vec<(Token, Bytes, Bytes)> = page
             .items
             .into_iter()
             .filter(|_| !skipped)
-            .map(|item| (self.installed.view.token(&item.key), item.key, item.object))
+            .map(|(key, object)| (self.installed.view.token(&key), key, object))
             .collect();
         let bytes = items.iter().map(|(_, key, object)| (key.len() + object.len()) as u64).sum();
         let last = items.last().map(|(token, key, _)| serve::cursor(*token, key));
-        let after = last.unwrap_or_else(|| after.clone());
-        let items_count = items.len() as u64;
-        let landed = |durable| Landed { after: after.clone(), durable, bytes, items: items_count };
+        Received { items, bytes, after: last.unwrap_or_else(|| before.clone()), more: page.more }
+    }
+
+    /// Queues a page as a whole, with how far the copying is then. `None`: something is here of it, so that it has to be
+    /// merged.
+    async fn insert(&self, received: &Received, run: bool) -> Result<Option<Submitted>, PullError> {
         // Once the lists have changed, what is still on its way is refused: this node may be in them no more, and would keep
         // what it ought to drop.
-        let rules = PageRules { since: self.record.since, failed_commits: self.failed_commits };
-        let records = || self.records(&after, bytes, items_count);
-        let inserted = self.pulls.replica.insert_page(&items, rules, records).await;
-        if let Some(submitted) = inserted.map_err(|error| self.failed(error.into()))? {
-            return Ok(landed(Durable::Page(submitted)));
-        }
+        let rules = PageRules { since: self.record.since, failed_commits: self.failed_commits, run };
+        let inserted = self.pulls.replica.insert_page(&received.items, rules, || self.records(received)).await;
+        inserted.map_err(|error| self.failed(error.into()))
+    }
+
+    /// Queues a page item by item, each merged with what is here.
+    async fn merge(&mut self, received: &Received) -> Result<Vec<Submitted>, PullError> {
         // If a commit has failed, it may be one that this partition needs.
         self.nothing_behind().await?;
         self.failed_commits = self.pulls.replica.failed_commits();
-        Ok(landed(Durable::Items(self.merge(items).await?)))
-    }
-
-    async fn merge(&self, items: Vec<(Token, Bytes, Bytes)>) -> Result<Vec<Submitted>, PullError> {
-        let mut durable = Vec::with_capacity(items.len());
-        for (at, (token, key, object)) in items.into_iter().enumerate() {
+        let mut durable = Vec::with_capacity(received.items.len());
+        for (at, (token, key, object)) in received.items.iter().enumerate() {
             if at % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1 {
                 // Requests go first.
                 tokio::task::yield_now().await;
             }
-            let merged = self.pulls.replica.merge(token, &key, object, self.record.since).await;
+            let merged = self.pulls.replica.merge(*token, key, object.clone(), self.record.since).await;
             durable.extend(merged.map_err(|error| self.failed(error.into()))?);
         }
         Ok(durable)
@@ -255,13 +284,14 @@ impl Copying<'_> {
 
     /// Counts what arrived: the records that say so, and how far the copying is. Both survive a restart once they are
     /// durable, which they may only be when what arrived is.
-    fn records(&self, after: &Bytes, bytes: u64, items: u64) -> Vec<Change> {
-        let cursor = Cursor { source: self.source, after: after.clone() };
-        vec![self.pulls.moved(self.installed, bytes, items).put(), self.record.put_cursor(&cursor)]
+    fn records(&self, received: &Received) -> Vec<Change> {
+        let cursor = Cursor { source: self.source, after: received.after.clone() };
+        let moved = self.pulls.moved(self.installed, received.bytes, received.items.len() as u64);
+        vec![moved.put(), self.record.put_cursor(&cursor)]
     }
 
-    async fn record_items(&self, after: &Bytes, bytes: u64, items: u64) -> Submitted {
-        let records = self.records(after, bytes, items);
+    async fn record_items(&self, received: &Received) -> Submitted {
+        let records = self.records(received);
         let reservation = self.pulls.replica.committer().reserve_control().await;
         self.pulls.replica.committer().submit(records, reservation)
     }

@@ -1,4 +1,5 @@
-//! Many objects at once where there are none: nothing is read for each of them, and they are committed together.
+//! Many objects at once where there are none: nothing is read for each of them, and they are committed together, or
+//! loaded as a run.
 
 use super::{Known, Objects, PageBounds};
 use crate::storage::{Change, EngineError, KEY_BYTES_MAX, Reservation, ScanRange, Submitted};
@@ -27,6 +28,15 @@ impl NewObject {
     }
 }
 
+/// How objects get into the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As a commit, with their records: all or none.
+    Commit,
+    /// As a run, which costs less if it is long, but more flushes.
+    Run,
+}
+
 impl Objects {
     /// Stores objects, in ascending order of their keys, if there is nothing from the first key to the last and `admit`,
     /// called with all keys locked, does not say `None`; and with them the records that it returns, which are durable only
@@ -39,6 +49,7 @@ impl Objects {
     pub fn insert_new<E: From<EngineError>>(
         &self,
         objects: &[NewObject],
+        way: Way,
         reservation: Reservation,
         admit: impl FnOnce() -> Result<Option<Vec<Change>>, E>,
     ) -> Result<Option<Submitted>, E> {
@@ -65,6 +76,9 @@ impl Objects {
             changes.push(Change::Put { space: self.overlay.space, key: key.clone(), value: known.value.clone() });
             shards[self.overlay.place(key)].pending.insert(key.clone(), Some(known.clone()));
         }
+        if way == Way::Run {
+            return Ok(Some(self.committer.submit_run(changes, records, reservation)));
+        }
         changes.extend(records);
         Ok(Some(self.committer.submit(changes, reservation)))
     }
@@ -80,7 +94,7 @@ fn behind(key: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{key, objects, write};
+    use super::super::testing::{self, key, write};
     use super::*;
     use crate::storage::{Engine, Space};
 
@@ -93,50 +107,56 @@ mod tests {
         Change::Put { space: Space::Meta, key: Bytes::from_static(b"cursor"), value: Bytes::new() }
     }
 
-    async fn insert(objects: &Objects, page: &[NewObject]) -> Option<Submitted> {
+    async fn insert(objects: &Objects, way: Way, page: &[NewObject]) -> Option<Submitted> {
         let reservation = objects.committer.reserve(1000).await.unwrap();
-        objects.insert_new(page, reservation, || Ok::<_, EngineError>(Some(vec![record()]))).unwrap()
+        objects.insert_new(page, way, reservation, || Ok::<_, EngineError>(Some(vec![record()]))).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_comes_meanwhile_builds_on_the_page_and_stays() {
-        let (objects, engine) = objects();
-        let submitted = insert(&objects, &page(10..20)).await.unwrap();
-        let (before, written) = write(&objects, 15).await;
-        assert_eq!(before.unwrap(), "pppppppppp", "the write knows of what was copied");
-        submitted.await.unwrap();
-        assert!(engine.get(Space::Meta, b"cursor").unwrap().is_some());
-        written.await.unwrap();
-        assert_eq!(engine.get(Space::Data, &key(15)).unwrap().unwrap(), "written twice");
-        assert_eq!(engine.len(Space::Data), 10);
+        for way in [Way::Commit, Way::Run] {
+            let (objects, engine) = testing::objects();
+            let submitted = insert(&objects, way, &page(10..20)).await.unwrap();
+            let (before, written) = write(&objects, 15).await;
+            assert_eq!(before.unwrap(), "pppppppppp", "the write knows of what was copied");
+            submitted.await.unwrap();
+            assert!(engine.get(Space::Meta, b"cursor").unwrap().is_some());
+            written.await.unwrap();
+            assert_eq!(engine.get(Space::Data, &key(15)).unwrap().unwrap(), "written twice");
+            assert_eq!(engine.len(Space::Data), 10);
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_page_is_not_stored_where_anything_is_or_is_about_to_be() {
-        let (objects, engine) = objects();
-        let (_, written) = write(&objects, 15).await;
-        assert!(insert(&objects, &page(10..20)).await.is_none(), "pending");
-        written.await.unwrap();
-        assert!(insert(&objects, &page(10..20)).await.is_none(), "stored");
-        assert!(insert(&objects, &page(14..17)).await.is_none());
-        assert!(engine.get(Space::Meta, b"cursor").unwrap().is_none());
-        insert(&objects, &page(16..20)).await.unwrap().await.unwrap();
-        insert(&objects, &page(10..15)).await.unwrap().await.unwrap();
-        assert_eq!(engine.get(Space::Data, &key(15)).unwrap().unwrap(), "written");
-        let mut unsorted = page(30..40);
-        unsorted.swap(0, 5);
-        assert!(insert(&objects, &unsorted).await.is_none());
-        assert!(insert(&objects, &[]).await.is_none());
+        for way in [Way::Commit, Way::Run] {
+            let (objects, engine) = testing::objects();
+            let (_, written) = write(&objects, 15).await;
+            assert!(insert(&objects, way, &page(10..20)).await.is_none(), "pending");
+            written.await.unwrap();
+            assert!(insert(&objects, way, &page(10..20)).await.is_none(), "stored");
+            assert!(insert(&objects, way, &page(14..17)).await.is_none());
+            assert!(engine.get(Space::Meta, b"cursor").unwrap().is_none());
+            insert(&objects, way, &page(16..20)).await.unwrap().await.unwrap();
+            insert(&objects, way, &page(10..15)).await.unwrap().await.unwrap();
+            assert_eq!(engine.get(Space::Data, &key(15)).unwrap().unwrap(), "written");
+            let mut unsorted = page(30..40);
+            unsorted.swap(0, 5);
+            assert!(insert(&objects, way, &unsorted).await.is_none());
+            assert!(insert(&objects, way, &[]).await.is_none());
+        }
     }
 
     /// A page in memory is much larger than each of its objects, and would be kept by any of them.
     #[tokio::test(start_paused = true)]
     async fn what_was_copied_is_not_cached_with_its_page() {
-        let (objects, engine) = objects();
-        insert(&objects, &page(10..20)).await.unwrap().await.unwrap();
-        let behind =
-            Change::Put { space: Space::Data, key: key(12), value: Bytes::from_static(b"behind its back") };
-        engine.commit(&[behind]).unwrap();
-        assert_eq!(objects.read(&key(12)).unwrap().unwrap().value, "behind its back");
+        for way in [Way::Commit, Way::Run] {
+            let (objects, engine) = testing::objects();
+            insert(&objects, way, &page(10..20)).await.unwrap().await.unwrap();
+            let behind =
+                Change::Put { space: Space::Data, key: key(12), value: Bytes::from_static(b"behind its back") };
+            engine.commit(&[behind]).unwrap();
+            assert_eq!(objects.read(&key(12)).unwrap().unwrap().value, "behind its back");
+        }
     }
 }

@@ -147,7 +147,14 @@ impl Committer {
     /// when this returns, before the future is first polled; it never blocks.
     pub fn submit(&self, changes: impl IntoIterator<Item = Change>, mut reservation: Reservation) -> Submitted {
         let held = std::mem::replace(&mut reservation.held, Held::Nothing);
-        self.push(changes, held)
+        self.push(held, |queue, held| queue.push(changes, held))
+    }
+
+    /// Queues a run of objects that are new, ascending, which the engine may [load](Engine::load), and `changes`, which
+    /// are durable only when all of the run is. A crash may leave a part of the run without them.
+    pub fn submit_run(&self, run: Vec<Change>, changes: Vec<Change>, mut reservation: Reservation) -> Submitted {
+        let held = std::mem::replace(&mut reservation.held, Held::Nothing);
+        self.push(held, |queue, held| queue.push_run(run, changes, held))
     }
 
     /// Resolves when everything submitted before is durable, or has failed.
@@ -156,7 +163,7 @@ impl Committer {
     /// When a batch that the barrier shares has failed, or the committer has ended.
     #[must_use]
     pub fn barrier(&self) -> Submitted {
-        self.push([], Held::Nothing)
+        self.push(Held::Nothing, |queue, held| queue.push([], held))
     }
 
     /// Whether the engine takes no more writes, so that only a new start of the process helps. Reads may go on.
@@ -202,7 +209,7 @@ impl Committer {
         }
     }
 
-    fn push(&self, changes: impl IntoIterator<Item = Change>, held: Held) -> Submitted {
+    fn push(&self, held: Held, push: impl FnOnce(&mut Queue, Held) -> Submitted) -> Submitted {
         let shared = &self.0.shared;
         let mut queue = shared.queue.lock();
         if queue.ending {
@@ -210,7 +217,7 @@ impl Committer {
             shared.give_back(held);
             return Submitted::failed(shared.why_closed());
         }
-        let submitted = queue.push(changes, held);
+        let submitted = push(&mut queue, held);
         let idle = std::mem::replace(&mut queue.idle, false);
         drop(queue);
         if idle {

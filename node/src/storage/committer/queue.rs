@@ -12,10 +12,14 @@ use std::sync::Arc;
 pub(super) const BATCH_CHANGES_MAX: usize = 1024;
 /// A batch takes no more changes once it has this many bytes.
 pub(super) const BATCH_BYTES_MAX: usize = 8 << 20;
+/// A batch of runs takes no more once it has this many bytes: writes that come now wait for it.
+const RUNS_BYTES_MAX: usize = 8 << 20;
 
 /// Changes that are committed together.
 pub(super) struct Batch {
     pub(super) changes: Vec<Change>,
+    /// What is to be loaded before them: new objects, ascending.
+    pub(super) run: Vec<Change>,
     pub(super) bytes: usize,
     /// Bytes of the queue's bound that its changes hold.
     pub(super) bytes_held: usize,
@@ -69,6 +73,30 @@ impl Queue {
         batch.completion.submitted()
     }
 
+    /// Queues a run of new objects and the changes that come behind them. What is queued last is joined if it is a run
+    /// too, and ends before this one begins.
+    pub(super) fn push_run(&mut self, run: Vec<Change>, changes: Vec<Change>, held: Held) -> Submitted {
+        let all = || run.iter().chain(&changes);
+        let keys = all().map(|change| change.key().len());
+        if let Some(bytes) = keys.into_iter().find(|bytes| !fits(*bytes)) {
+            return self.push_refused([run, changes].concat(), held, StorageError::KeyLength { bytes });
+        }
+        let bytes = all().map(Change::len_bytes).sum::<usize>();
+        let batch = match self.batches.back_mut() {
+            Some(batch) if batch.is_continued_by(&run, bytes) => batch,
+            _ => {
+                self.batches.push_back(Batch::new());
+                let last = self.batches.len() - 1;
+                &mut self.batches[last]
+            }
+        };
+        batch.run.extend(run);
+        batch.changes.extend(changes);
+        batch.bytes += bytes;
+        batch.hold(held);
+        batch.completion.submitted()
+    }
+
     /// Queues changes that are not to be committed, so that the callback hears of them in their turn.
     fn push_refused(&mut self, changes: Vec<Change>, held: Held, error: StorageError) -> Submitted {
         let mut batch = Batch::new();
@@ -97,6 +125,7 @@ impl Batch {
     fn new() -> Self {
         Self {
             changes: Vec::new(),
+            run: Vec::new(),
             bytes: 0,
             bytes_held: 0,
             upkeep_held: 0,
@@ -107,7 +136,23 @@ impl Batch {
     }
 
     fn has_room(&self) -> bool {
-        self.refused.is_none() && self.changes.len() < BATCH_CHANGES_MAX && self.bytes < BATCH_BYTES_MAX
+        let few = self.changes.len() < BATCH_CHANGES_MAX && self.bytes < BATCH_BYTES_MAX;
+        self.refused.is_none() && self.run.is_empty() && few
+    }
+
+    /// Whether a run of so many bytes, with what comes behind it, can be part of it.
+    fn is_continued_by(&self, run: &[Change], bytes: usize) -> bool {
+        let ascends = self.run.last().zip(run.first()).is_some_and(|(last, next)| last.key() < next.key());
+        self.refused.is_none() && ascends && self.bytes + bytes <= RUNS_BYTES_MAX
+    }
+
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.run.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.changes.len() + self.run.len()
     }
 
     fn hold(&mut self, held: Held) {

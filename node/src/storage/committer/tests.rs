@@ -1,4 +1,5 @@
 use super::*;
+use crate::storage::engine::KEY_BYTES_MAX;
 use crate::storage::{DiskSpace, MemoryEngine, Space};
 use bytes::Bytes;
 use std::sync::mpsc;
@@ -284,4 +285,49 @@ async fn in_simulation_commits_take_the_time_told_and_gather_batches() {
     let last = submit(&committer, put("c", "4")).await;
     committer.close().await;
     last.await.unwrap();
+}
+
+#[tokio::test]
+async fn runs_that_follow_on_each_other_are_loaded_together_before_what_says_so() {
+    let (engine, permit) = gated();
+    let committer = Committer::start(engine.clone(), &Limits::default(), |_, _| {}).unwrap();
+    let first = submit(&committer, put("first", "")).await;
+    wait_for_batches(&engine, 1);
+    let run = |keys: [&str; 2], record: &str| {
+        let reservation = committer.try_reserve(10).unwrap();
+        committer.submit_run(keys.map(|key| put(key, "")).into(), vec![put(record, "")], reservation)
+    };
+    let waiting = vec![
+        run(["k1", "k2"], "r1"),
+        run(["k3", "k4"], "r2"),
+        // Begins before the one before ends.
+        run(["a1", "a2"], "r3"),
+        submit(&committer, put("k3", "on top")).await,
+        run(["l1", "l2"], "r4"),
+    ];
+    (0..8).for_each(|_| permit.send(()).unwrap());
+    first.await.unwrap();
+    for submitted in waiting {
+        submitted.await.unwrap();
+    }
+    // Each run is a batch of the engine, and so is what says that it is there.
+    assert_eq!(*engine.batches.lock(), [1, 4, 2, 2, 1, 1, 2, 1]);
+    assert_eq!(engine.get(Space::Data, b"k3").unwrap().unwrap(), "on top");
+}
+
+#[tokio::test]
+async fn a_run_that_is_not_stored_leaves_nothing_that_says_so() {
+    let engine = Arc::new(MemoryEngine::new());
+    engine.fail_commits(1);
+    let committer = Committer::start(engine.clone(), &Limits::default(), |_, _| {}).unwrap();
+    let reservation = committer.reserve(10).await.unwrap();
+    let submitted = committer.submit_run(vec![put("k", "")], vec![put("r", "")], reservation);
+    assert!(matches!(submitted.await, Err(StorageError::Failed(_))));
+    assert!(engine.is_empty(Space::Data), "neither the run nor its record");
+    let key = Bytes::from(vec![0; KEY_BYTES_MAX + 1]);
+    let reservation = committer.reserve(10).await.unwrap();
+    let too_long = Change::Put { space: Space::Data, key, value: Bytes::new() };
+    let submitted = committer.submit_run(vec![put("k", "")], vec![too_long], reservation);
+    assert!(matches!(submitted.await, Err(StorageError::KeyLength { .. })));
+    assert!(engine.is_empty(Space::Data));
 }

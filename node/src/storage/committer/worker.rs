@@ -3,7 +3,7 @@
 use super::Shared;
 use super::completion::Completion;
 use super::queue::Batch;
-use crate::storage::engine::{Change, Engine};
+use crate::storage::engine::{Change, Engine, EngineError};
 use crate::storage::error::StorageError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl<F: Fn(&[Change], &Result<(), StorageError>)> Worker<F> {
         if let Some(error) = shared.broken.get() {
             return Err(error.clone());
         }
-        if batch.changes.is_empty() {
+        if batch.is_empty() {
             return Ok(());
         }
         shared.guard.check(batch.purpose, batch.bytes).inspect_err(|_| {
@@ -69,13 +69,13 @@ impl<F: Fn(&[Change], &Result<(), StorageError>)> Worker<F> {
         })?;
         let started = Instant::now();
         // A panic must not leave those who wait without an answer. The engine is not used for writes after one.
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.engine.commit(&batch.changes)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.write(batch)));
         let outcome = match outcome {
             Ok(outcome) => outcome.map_err(StorageError::from),
             Err(_) => Err(StorageError::Broken("the storage engine panicked".to_owned())),
         };
         match &outcome {
-            Ok(()) => shared.stats.committed(batch.changes.len(), batch.bytes, started.elapsed()),
+            Ok(()) => shared.stats.committed(batch.len(), batch.bytes, started.elapsed()),
             Err(error) => {
                 shared.stats.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, "a commit failed");
@@ -85,6 +85,14 @@ impl<F: Fn(&[Change], &Result<(), StorageError>)> Worker<F> {
             }
         }
         outcome
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), EngineError> {
+        if !batch.run.is_empty() {
+            self.engine.load(&batch.run)?;
+        }
+        // Behind the run: what says that it is there must not be durable when it is not.
+        self.engine.commit(&batch.changes)
     }
 
     /// Fails a batch and all that may have been computed from it.
@@ -111,9 +119,11 @@ impl<F: Fn(&[Change], &Result<(), StorageError>)> Worker<F> {
 
     /// Tells the callback what became of a batch.
     fn tell(&self, batch: Batch, outcome: Result<(), StorageError>) -> Told {
-        let Batch { changes, bytes_held, upkeep_held, completion, .. } = batch;
-        if !changes.is_empty() {
-            (self.on_committed)(&changes, &outcome);
+        let Batch { changes, run, bytes_held, upkeep_held, completion, .. } = batch;
+        for changes in [run, changes] {
+            if !changes.is_empty() {
+                (self.on_committed)(&changes, &outcome);
+            }
         }
         Told { bytes_held, upkeep_held, completion, outcome }
     }
