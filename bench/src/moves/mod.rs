@@ -6,6 +6,7 @@ mod limits;
 mod ring;
 
 use crate::load::KeySpace;
+use crate::systems::until_ready;
 use anyhow::{Context, ensure};
 use clients::Clients;
 use nix::sys::signal::{Signal, kill};
@@ -20,8 +21,6 @@ const PORT: u16 = 17301;
 const MIB: f64 = (1 << 20) as f64;
 /// Values written at once while filling.
 const FILL_BATCH: usize = 128;
-/// How often a batch is written before that counts as a failure.
-const FILL_TRIES_MAX: usize = 30;
 
 /// Arguments of `moves`.
 #[derive(clap::Args)]
@@ -209,12 +208,7 @@ fn fill(ring: &Ring, keys: &KeySpace) -> anyhow::Result<()> {
             pipeline.set(KeySpace::key(key), keys.value(u64::from(key))).ignore();
         }
         // With gigabytes the nodes' one disk cannot keep up at times, and then writes are refused.
-        let mut tries = 0;
-        while let Err(error) = pipeline.query::<()>(&mut connection) {
-            tries += 1;
-            ensure!(tries < FILL_TRIES_MAX, "filling the ring: {error}");
-            std::thread::sleep(Duration::from_secs(1));
-        }
+        until_ready("the ring to take writes", || Ok(pipeline.query::<()>(&mut connection)?))?;
     }
     // Tables are written and compacted for a while after the last write, which is no part of what follows.
     ring.until_idle()

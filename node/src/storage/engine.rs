@@ -106,6 +106,15 @@ impl ScanRange {
         Self { first, until, after: None }
     }
 
+    /// From one key to another, both included.
+    #[must_use]
+    pub fn through(first: &Bytes, last: &[u8]) -> Self {
+        let mut behind = Vec::with_capacity(last.len() + 1);
+        behind.extend_from_slice(last);
+        behind.push(0);
+        Self { first: first.clone(), until: Some(behind.into()), after: None }
+    }
+
     /// All keys that begin with `prefix`.
     #[must_use]
     pub fn prefix(prefix: &[u8]) -> Self {

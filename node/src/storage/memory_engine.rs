@@ -112,10 +112,12 @@ impl Engine for MemoryEngine {
 
     fn load(&self, run: &[Change]) -> Result<(), EngineError> {
         // What another engine would store wrongly is no run for this one, either.
-        let is_new = |change: &Change| !self.0.lock().spaces[change.space() as usize].contains_key(change.key());
+        let state = self.0.lock();
+        let is_new = |change: &Change| !state.spaces[change.space() as usize].contains_key(change.key());
         if !run.is_sorted_by(|one, next| one.key() < next.key()) || !run.iter().all(is_new) {
             return Err(EngineError::Broken("told to load what is no run of new objects".to_owned()));
         }
+        drop(state);
         self.commit(run)?;
         self.0.lock().loaded += run.len();
         Ok(())

@@ -3,11 +3,11 @@
 use super::cluster::{Cluster, until, wall_ms, written};
 use annulus_node::config::Limits;
 use annulus_node::storage::Space;
-use annulus_proto::v1::{InstallRingRequest, StatusRequest};
+use annulus_proto::v1::StatusRequest;
 use bytes::Bytes;
 use dynamo::object::Object;
 use dynamo::preference::MemberIndex;
-use dynamo::ring::{Also, Phase, Ring, RingView, to_json};
+use dynamo::ring::{Also, Phase, Ring, RingView};
 use std::time::Duration;
 
 const JOINER: usize = 3;
@@ -47,8 +47,6 @@ async fn joins(limits: Limits) -> usize {
         let limits = Limits { disk_reserve_bytes: 0, ..limits.clone() };
         cluster.start(node, limits).await;
     }
-    let request = InstallRingRequest { ring: to_json(cluster.view.ring()).into() };
-    cluster.control(JOINER).await.install_ring(request).await.unwrap();
     until("everything is copied and compared", PATIENCE, async || {
         let status = cluster.control(JOINER).await.status(StatusRequest {}).await.unwrap().into_inner();
         status.synced.len() == PARTITIONS as usize

@@ -3,7 +3,7 @@
 
 use super::{Known, Objects, PageBounds};
 use crate::storage::{Change, EngineError, KEY_BYTES_MAX, Reservation, ScanRange, Submitted};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 /// Whether anything is there.
 const ONE: PageBounds = PageBounds { items: 1, bytes: 1 };
@@ -59,7 +59,7 @@ impl Objects {
         if !objects.is_sorted_by(|one, next| one.key < next.key) || objects.iter().any(too_long) {
             return Ok(None);
         }
-        let range = ScanRange { first: first.key.clone(), until: Some(behind(&last.key)), after: None };
+        let range = ScanRange::through(&first.key, &last.key);
         let Some((page, mut shards)) = self.lock_all_as_read(&range, ONE)? else { return Ok(None) };
         if !page.items.is_empty() {
             return Ok(None);
@@ -82,14 +82,6 @@ impl Objects {
         changes.extend(records);
         Ok(Some(self.committer.submit(changes, reservation)))
     }
-}
-
-/// The key that follows on another.
-fn behind(key: &[u8]) -> Bytes {
-    let mut next = BytesMut::with_capacity(key.len() + 1);
-    next.put_slice(key);
-    next.put_u8(0);
-    next.freeze()
 }
 
 #[cfg(test)]

@@ -50,14 +50,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn push(&mut self, changes: impl IntoIterator<Item = Change>, held: Held) -> Submitted {
-        let batch = match self.batches.back_mut() {
-            Some(batch) if batch.has_room() => batch,
-            _ => {
-                self.batches.push_back(Batch::new());
-                let last = self.batches.len() - 1;
-                &mut self.batches[last]
-            }
-        };
+        let batch = self.last_if(Batch::has_room);
         let before = batch.changes.len();
         batch.changes.extend(changes);
         let new = &batch.changes[before..];
@@ -77,24 +70,25 @@ impl Queue {
     /// too, and ends before this one begins.
     pub(super) fn push_run(&mut self, run: Vec<Change>, changes: Vec<Change>, held: Held) -> Submitted {
         let all = || run.iter().chain(&changes);
-        let keys = all().map(|change| change.key().len());
-        if let Some(bytes) = keys.into_iter().find(|bytes| !fits(*bytes)) {
+        if let Some(bytes) = all().map(|change| change.key().len()).find(|bytes| !fits(*bytes)) {
             return self.push_refused([run, changes].concat(), held, StorageError::KeyLength { bytes });
         }
         let bytes = all().map(Change::len_bytes).sum::<usize>();
-        let batch = match self.batches.back_mut() {
-            Some(batch) if batch.is_continued_by(&run, bytes) => batch,
-            _ => {
-                self.batches.push_back(Batch::new());
-                let last = self.batches.len() - 1;
-                &mut self.batches[last]
-            }
-        };
+        let batch = self.last_if(|last| last.is_continued_by(&run, bytes));
         batch.run.extend(run);
         batch.changes.extend(changes);
         batch.bytes += bytes;
         batch.hold(held);
         batch.completion.submitted()
+    }
+
+    /// The batch queued last, if it may be joined; else a new one behind it.
+    fn last_if(&mut self, joined: impl FnOnce(&Batch) -> bool) -> &mut Batch {
+        if !self.batches.back().is_some_and(joined) {
+            self.batches.push_back(Batch::new());
+        }
+        let last = self.batches.len() - 1;
+        &mut self.batches[last]
     }
 
     /// Queues changes that are not to be committed, so that the callback hears of them in their turn.

@@ -26,10 +26,8 @@ impl FjallEngine {
         {
             return Ok(None);
         }
-        let before_last = ScanRange { first: first.key().clone(), until: Some(last.key().clone()), after: None };
-        let between = self.scan(space, &before_last, 1, 1)?;
-        let free = between.items.is_empty() && self.get(space, last.key())?.is_none();
-        Ok(free.then(|| self.keyspace(space)))
+        let there = self.scan(space, &ScanRange::through(first.key(), last.key()), 1, 1)?;
+        Ok(there.items.is_empty().then(|| self.keyspace(space)))
     }
 }
 
