@@ -75,7 +75,7 @@ pub struct Throttle {
 }
 
 /// Rate that a node begins with beside clients, in bytes a second. Many nodes may begin at once, on one machine even.
-const FIRST: f64 = (1 << 20) as f64;
+const FIRST: f64 = (512 << 10) as f64;
 /// Each window without pressure adds this part of the rate: it doubles in three seconds, and what clients have just borne is
 /// never left far behind.
 const ADDED: f64 = 1.0 / 16.0;

@@ -6,7 +6,7 @@ use crate::crd::{KeyValueCluster, KeyValueClusterStatus};
 use crate::events;
 use crate::metrics::{ClusterLabels, Metrics};
 use crate::nodes::NodeClient;
-use crate::observe::{ObserveError, Seen, observe};
+use crate::observe::{ObserveError, Seen, Surroundings, observe};
 use crate::plan::{self, Objects, Plan};
 use crate::status::{Round, status};
 use crate::validate::{Invalid, validate};
@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 const BEAT: Duration = Duration::from_secs(1);
 /// How many beats a round that failed waits for the next.
 const BEATS_AFTER_ERROR: u32 = 3;
+/// For so many beats surroundings are taken for what they were.
+const BEATS_OF_SURROUNDINGS: u32 = 5;
 
 /// A round that did not get to its end. The next one starts from what is then observed.
 #[derive(Debug, thiserror::Error)]
@@ -67,10 +69,12 @@ pub struct Operator {
 }
 
 /// What is remembered of a cluster between rounds, for pace alone: forgetting it does no harm.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Memory {
     published: Option<Instant>,
     refreshed: Option<Instant>,
+    /// When they were read, too.
+    surroundings: Option<(Instant, Surroundings)>,
 }
 
 impl Operator {
@@ -191,7 +195,12 @@ async fn reconcile(cached: Arc<KeyValueCluster>, operator: Arc<Operator>) -> Res
 
 /// One round.
 async fn round(operator: &Operator, cluster: &KeyValueCluster) -> Result<Action, RoundError> {
-    let mut seen = observe(&operator.client, &*operator.nodes, cluster).await?;
+    let earlier = surroundings(operator, cluster);
+    let mut seen = observe(&operator.client, &*operator.nodes, cluster, earlier.as_ref()).await?;
+    if earlier.is_none() {
+        let read = (Instant::now(), seen.surroundings.clone());
+        operator.remember(cluster, |memory| memory.surroundings = Some(read));
+    }
     let desired = validate(cluster, operator.defaults.node_image.as_deref());
     let built = build::build(cluster, &operator.defaults, seen.claim_size().as_ref());
     seen.compare(&built);
@@ -211,15 +220,31 @@ async fn round(operator: &Operator, cluster: &KeyValueCluster) -> Result<Action,
     report(operator, cluster, &seen, &plan, desired.as_ref().err(), &applied).await?;
     applied?;
     let busy = plan.action.is_some() || plan.waiting.iter().any(|reason| *reason != plan::Reason::Paused);
-    Ok(Action::requeue(if busy { operator.beat } else { operator.resync }))
+    Ok(Action::requeue(pause(operator.beat, operator.resync, busy, earlier.is_some())))
+}
+
+/// How long a round waits for the next. `earlier`: whether it went by surroundings that were read before.
+fn pause(beat: Duration, resync: Duration, busy: bool, earlier: bool) -> Duration {
+    match busy {
+        true => beat,
+        // What brought the round about may be a change to those.
+        false if earlier => (beat * BEATS_OF_SURROUNDINGS).min(resync),
+        false => resync,
+    }
+}
+
+/// What was read of them, if that was not long ago.
+fn surroundings(operator: &Operator, cluster: &KeyValueCluster) -> Option<Surroundings> {
+    let (read, surroundings) = operator.remember(cluster, |memory| memory.surroundings.clone())?;
+    (read.elapsed() < operator.beat * BEATS_OF_SURROUNDINGS).then_some(surroundings)
 }
 
 /// Fills in what only the clock knows: whether an epoch was published just now, and whether objects are due to be
 /// written again, which undoes what somebody else has changed in them.
 fn pace(operator: &Operator, cluster: &KeyValueCluster, seen: &mut Seen) {
-    let memory = operator.remember(cluster, |memory| *memory);
-    seen.observed.published_just_now = memory.published.is_some_and(|at| at.elapsed() < operator.beat);
-    let due = memory.refreshed.is_none_or(|at| at.elapsed() >= operator.resync);
+    let (published, refreshed) = operator.remember(cluster, |memory| (memory.published, memory.refreshed));
+    seen.observed.published_just_now = published.is_some_and(|at| at.elapsed() < operator.beat);
+    let due = refreshed.is_none_or(|at| at.elapsed() >= operator.resync);
     if due && seen.observed.objects == Objects::Current {
         seen.observed.objects = Objects::Due;
     }
@@ -240,6 +265,7 @@ async fn note(
         }
         if matches!(action, plan::Action::ApplyObjects { .. }) {
             memory.refreshed = Some(now);
+            memory.surroundings = None;
         }
     });
     tracing::debug!(cluster = cluster.name_any(), action = action.code(), "did");
@@ -305,4 +331,19 @@ async fn write_status(
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     api.patch_status(&cluster.name_any(), &parameters, &Patch::Apply(patch)).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_that_has_not_looked_around_is_followed_by_one_that_does() {
+        let (beat, resync) = (BEAT, Duration::from_secs(30));
+        assert_eq!(pause(beat, resync, true, true), beat);
+        assert_eq!(pause(beat, resync, false, false), resync);
+        let next = pause(beat, resync, false, true);
+        assert!(next >= beat * BEATS_OF_SURROUNDINGS, "what was read is too old by then");
+        assert!(next < resync);
+    }
 }

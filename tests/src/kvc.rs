@@ -4,7 +4,7 @@
 use annulus_operator::crd::KeyValueCluster;
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use std::process::Output;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
@@ -88,6 +88,17 @@ impl Kvc {
     /// With what `kubectl` said.
     pub async fn apply(&self, manifest: &str) -> anyhow::Result<()> {
         kubectl_ok(&["-n", &self.namespace, "apply", "-f", "-"], manifest).await.map(drop)
+    }
+
+    /// Changes the resource by a JSON merge patch, without a process of its own.
+    ///
+    /// # Errors
+    /// When it is none, or the API server refuses it.
+    pub async fn patch(&self, patch: &str) -> anyhow::Result<()> {
+        let api: Api<KeyValueCluster> = Api::namespaced(self.client.clone(), &self.namespace);
+        let patch: serde_json::Value = serde_json::from_str(patch)?;
+        api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
     }
 
     /// `kubectl scale` of the resource.

@@ -74,6 +74,7 @@ fn supervise(dir: &Path, resp_port: u16, more: &[&str]) -> anyhow::Result<Child>
     let mut supervisor = Command::new(sibling_binary("annulus-node")?)
         .args(["dev", "--resp-port", &resp_port.to_string(), "--dir", &dir.display().to_string()])
         .args(more)
+        .env("RUST_LOG", "info,annulus_node::ring_state=debug")
         .stdout(Stdio::piped())
         .spawn()?;
     let stdout = supervisor.stdout.take().context("no output")?;
@@ -174,6 +175,8 @@ async fn a_ring_started_again_has_its_data() -> anyhow::Result<()> {
     ring.supervisor = supervise(ring.dir.path(), ring.resp_port, &[])?;
     let tally = workload::verify(&addresses, &ledger).await?;
     ensure!(tally.lost == 0 && tally.wrong == 0 && tally.acknowledged as usize >= SHAPE.keys, "{tally:?}");
+    let log = std::fs::read_to_string(ring.dir.path().join("node-0.log"))?;
+    ensure!(log.contains("DEBUG annulus_node::ring_state"), "nodes do not log as RUST_LOG says");
     ring.stop()
 }
 

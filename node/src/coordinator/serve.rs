@@ -70,7 +70,7 @@ impl RequestHandler for Coordinator {
     }
 
     fn digest(&self, request: DigestRequest) -> BoxFuture<'_, Result<DigestReply, Status>> {
-        Box::pin(handoff::digest(&self.parts.ring, &self.parts.replica, request))
+        Box::pin(handoff::digest(&self.parts.ring, &self.parts.replica, &self.parts.foreground, request))
     }
 
     fn roots(&self, request: &RootsRequest) -> Result<RootsReply, Status> {

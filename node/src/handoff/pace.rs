@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// What a call is taken for besides the bytes that it brings: what it costs both ends, flushes above all. With little in each
+/// partition, calls are all that clients feel of a move.
+pub(super) const CALL_BYTES: u64 = 4 << 10;
+
 /// How long what a source has told of its clients counts.
 const TOLD_LATELY: Duration = Duration::from_secs(1);
 

@@ -1,6 +1,7 @@
 //! What this node answers to members that copy or compare a token range.
 
 use super::foreground::Foreground;
+use super::pace::CALL_BYTES;
 use super::packed::Packer;
 use crate::replica::{Replica, split_storage_key, storage_key, token_and_key};
 use crate::ring_state::RingState;
@@ -60,6 +61,7 @@ pub async fn page(
     let bytes = packer.bytes() as u64;
     let (packed, checksum) = packer.finish();
     foreground.hand_out(bytes);
+    foreground.work(CALL_BYTES);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "neither negative nor large")]
     let pressure_percent = (foreground.pressure() * 100.0) as u32;
     let slots = usize::from(Token(request.first_token).slot())..=usize::from(Token(request.last_token).slot());
@@ -78,8 +80,14 @@ pub async fn page(
 /// # Errors
 /// As [`page`]; `INVALID_ARGUMENT` for a fanout that is no power of two up to 1024, and for sums that do not fit the
 /// range.
-pub async fn digest(ring: &RingState, replica: &Replica, request: DigestRequest) -> Result<DigestReply, Status> {
+pub async fn digest(
+    ring: &RingState,
+    replica: &Replica,
+    foreground: &Foreground,
+    request: DigestRequest,
+) -> Result<DigestReply, Status> {
     check(ring, &request.cluster, &request.incarnation, request.epoch).await?;
+    foreground.work(CALL_BYTES);
     if !request.leaf_sums.is_empty() {
         let leaves = leaves_of(request.first_token, request.last_token);
         let leaves = leaves.filter(|leaves| leaves.len() == request.leaf_sums.len());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dynamo::object::Object;
 use dynamo::preference::MemberIndex;
 use dynamo::ring::{Also, Phase, Ring, RingView};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const JOINER: usize = 3;
 const PARTITIONS: u32 = 16;
@@ -33,7 +33,8 @@ fn joining(everyone: &Ring) -> Ring {
     ring
 }
 
-async fn joins(limits: Limits) -> usize {
+/// Has the fourth node get so many objects; returns how many of them were loaded as runs.
+async fn joins(limits: Limits, keys: u32) -> usize {
     let mut cluster = Cluster::new(JOINER + 1, PARTITIONS);
     cluster.view = RingView::new(joining(cluster.view.ring())).unwrap();
     let value = |number: u32| number.to_le_bytes().repeat(VALUE_BYTES / 4);
@@ -41,7 +42,7 @@ async fn joins(limits: Limits) -> usize {
     let object = |number: u32| written(&Object::default(), 1, written_at, &value(number)).encode();
     let key = |number: u32| Bytes::from(format!("key {number}"));
     for node in 0..JOINER {
-        cluster.plant(node, (0..KEYS).map(|number| (key(number), object(number))));
+        cluster.plant(node, (0..keys).map(|number| (key(number), object(number))));
     }
     for node in 0..=JOINER {
         let limits = Limits { disk_reserve_bytes: 0, ..limits.clone() };
@@ -53,8 +54,8 @@ async fn joins(limits: Limits) -> usize {
     })
     .await;
     let engine = &cluster.engines[JOINER];
-    assert_eq!(engine.len(Space::Data), KEYS as usize);
-    for number in (0..KEYS).step_by(97) {
+    assert_eq!(engine.len(Space::Data), keys as usize);
+    for number in (0..keys).step_by(97) {
         assert!(cluster.stored(JOINER, &key(number)) == Some(object(number)), "key {number}");
     }
     let loaded = engine.loaded();
@@ -66,11 +67,21 @@ async fn joins(limits: Limits) -> usize {
 /// would wait for each other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_room_for_few_pages_all_partitions_get_on() {
-    assert_eq!(joins(Limits::default()).await, 0, "runs would be too short");
+    assert_eq!(joins(Limits::default(), KEYS).await, 0, "runs would be too short");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_room_for_many_pages_they_are_loaded_as_runs() {
-    let loaded = joins(Limits { pull_bytes_under_way_min: 32 << 20, ..Limits::default() }).await;
+    let loaded = joins(Limits { pull_bytes_under_way_min: 32 << 20, ..Limits::default() }, KEYS).await;
     assert!(loaded > KEYS as usize / 2, "{loaded} of {KEYS}");
+}
+
+/// Of partitions that are a page each, every page is the last one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fits_into_a_page_is_copied_no_faster_than_allowed() {
+    let keys = 2 * PARTITIONS;
+    let bytes = u64::from(keys) * VALUE_BYTES as u64;
+    let began = Instant::now();
+    joins(Limits { transfer_bytes_per_second_max: Some(bytes / 2), ..Limits::default() }, keys).await;
+    assert!(began.elapsed() >= Duration::from_millis(1500), "{bytes} bytes in {:?}", began.elapsed());
 }

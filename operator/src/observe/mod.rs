@@ -1,11 +1,14 @@
-//! Observes a cluster: its objects, its pods, and what every node says of itself. Everything is read live.
+//! Observes a cluster: its objects, its pods, and what every node says of itself. All that anything is decided from is read
+//! live.
 
 mod answers;
 mod objects;
 mod stranded;
+mod surroundings;
 mod troubles;
 
 pub use answers::{answer, ask};
+pub use surroundings::Surroundings;
 
 use crate::build::{self, BUILT_FROM, Built};
 use crate::crd::KeyValueCluster;
@@ -13,14 +16,11 @@ use crate::nodes::NodeClient;
 use crate::plan::{Objects, Observed, StoredRing};
 use dynamo::ring;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, Service};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
-use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// A read that failed; nothing was changed, and nothing follows from it.
@@ -41,8 +41,10 @@ pub struct Seen {
     pub observed: Observed,
     /// The `StatefulSet` as it is.
     pub stateful_set: Option<StatefulSet>,
-    /// Fingerprints found on the objects that are built from the spec, by name of the kind and object.
-    found: BTreeMap<(&'static str, String), Option<String>>,
+    /// What may be taken as it is by the next rounds.
+    pub surroundings: Surroundings,
+    /// Fingerprints found on the objects that are built from the spec.
+    found: surroundings::Fingerprints,
 }
 
 impl Seen {
@@ -63,7 +65,7 @@ impl Seen {
     }
 }
 
-/// Reads everything that the planner decides from.
+/// Reads everything that the planner decides from, but for the surroundings if they were read `earlier`.
 ///
 /// # Errors
 /// [`ObserveError`] when the API server did not answer. A node that does not answer is no error but an observation.
@@ -71,6 +73,7 @@ pub async fn observe(
     client: &Client,
     nodes: &dyn NodeClient,
     cluster: &KeyValueCluster,
+    earlier: Option<&Surroundings>,
 ) -> Result<Seen, ObserveError> {
     let name = cluster.name_any();
     let namespace = cluster.namespace().unwrap_or_default();
@@ -82,19 +85,19 @@ pub async fn observe(
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
     let ring_name = build::ring_config_map_name(&name);
-    let (stateful_set, config_map, pods, claims, mut found) = tokio::try_join!(
+    let (stateful_set, config_map, pods, claims, mut surroundings) = tokio::try_join!(
         async { stateful_sets.get_opt(&name).await.map_err(failed("the StatefulSet")) },
         async { config_maps.get_opt(&ring_name).await.map_err(failed("the ring's ConfigMap")) },
         async { pods.list(&of_cluster).await.map_err(failed("pods")) },
         async { claims.list(&of_cluster).await.map_err(failed("volume claims")) },
-        found(client, &namespace, &name),
+        Surroundings::read(client, cluster, earlier),
     )?;
-    let zones = zones(client, cluster, &pods.items).await?;
+    surroundings.add_zones(client, cluster, &pods.items).await?;
 
     let stored = stored(cluster, config_map.as_ref());
     let now = Timestamp::now();
     let mut seen_pods: Vec<_> =
-        pods.items.iter().filter_map(|pod| objects::pod(&name, pod, &zones, now)).collect();
+        pods.items.iter().filter_map(|pod| objects::pod(&name, pod, &surroundings, now)).collect();
     seen_pods.sort_by_key(|pod| pod.ordinal);
     answers::ask_all(nodes, &mut seen_pods, &stored, known_epoch).await;
     if let Err(error) = troubles::add(client, &namespace, &mut seen_pods).await {
@@ -108,6 +111,7 @@ pub async fn observe(
         Err(error) => tracing::warn!(%error, "whether volumes are out of reach for good is not known"),
     }
 
+    let mut found = surroundings.fingerprints.clone();
     if let Some(stateful_set) = &stateful_set {
         let fingerprint = stateful_set.annotations().get(BUILT_FROM).cloned();
         found.insert(("StatefulSet", name.clone()), fingerprint);
@@ -121,65 +125,13 @@ pub async fn observe(
         known_epoch,
         published_just_now: false,
     };
-    Ok(Seen { observed, stateful_set, found })
+    Ok(Seen { observed, stateful_set, surroundings, found })
 }
 
 /// Epoch in the resource's own status.
 fn known_epoch(cluster: &KeyValueCluster) -> u64 {
     let ring = cluster.status.as_ref().and_then(|status| status.ring.as_ref());
     ring.and_then(|ring| u64::try_from(ring.epoch).ok()).unwrap_or(0)
-}
-
-/// Fingerprints of the objects that are there, but for the `StatefulSet`.
-async fn found(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-) -> Result<BTreeMap<(&'static str, String), Option<String>>, ObserveError> {
-    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
-    let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), namespace);
-    let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
-    let nodes = format!("{name}-nodes");
-    let (nodes, clients, budget, policy) = tokio::try_join!(
-        services.get_metadata_opt(&nodes),
-        services.get_metadata_opt(name),
-        budgets.get_metadata_opt(name),
-        policies.get_metadata_opt(name),
-    )
-    .map_err(failed("Services, PodDisruptionBudget and NetworkPolicy"))?;
-    let mut found = BTreeMap::new();
-    let mut add = |kind, object: Option<(String, Option<String>)>| {
-        if let Some((name, fingerprint)) = object {
-            found.insert((kind, name), fingerprint);
-        }
-    };
-    add("Service", nodes.map(|object| (object.name_any(), object.annotations().get(BUILT_FROM).cloned())));
-    add("Service", clients.map(|object| (object.name_any(), object.annotations().get(BUILT_FROM).cloned())));
-    add("PodDisruptionBudget", budget.map(|o| (o.name_any(), o.annotations().get(BUILT_FROM).cloned())));
-    // A policy of the same name that somebody else made is none of the operator's business.
-    let policy = policy.map(|o| (o.name_any(), o.annotations().get(BUILT_FROM).cloned()));
-    add("NetworkPolicy", policy.filter(|(_, fingerprint)| fingerprint.is_some()));
-    Ok(found)
-}
-
-/// Zone of each host that runs a pod of the cluster; empty when zones do not matter.
-async fn zones(
-    client: &Client,
-    cluster: &KeyValueCluster,
-    pods: &[Pod],
-) -> Result<BTreeMap<String, String>, ObserveError> {
-    let Some(zones) = &cluster.spec.zones else {
-        return Ok(BTreeMap::new());
-    };
-    let api: Api<Node> = Api::all(client.clone());
-    let host = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-    let hosts: std::collections::BTreeSet<String> = pods.iter().filter_map(host).collect();
-    let read = hosts.iter().map(|host| api.get_metadata_opt(host));
-    let read = futures::future::try_join_all(read).await.map_err(failed("Nodes"))?;
-    let zone = |host: String, node: Option<kube::core::PartialObjectMeta<Node>>| {
-        Some((host, node?.labels().get(&zones.topology_key)?.clone()))
-    };
-    Ok(hosts.into_iter().zip(read).filter_map(|(host, node)| zone(host, node)).collect())
 }
 
 fn stored(cluster: &KeyValueCluster, config_map: Option<&ConfigMap>) -> StoredRing {

@@ -1,5 +1,6 @@
 //! Kubernetes objects as the planner sees them.
 
+use super::surroundings::Surroundings;
 use crate::build::{CLUSTER_UID, PROVEN, REPLICAS};
 use crate::plan::{Observation, Pod, Volume, Workload};
 use crate::quantity;
@@ -9,7 +10,6 @@ use k8s_openapi::api::core::v1::{self, ContainerStatus, PersistentVolumeClaim, P
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use std::collections::BTreeMap;
 use uuid::Uuid;
 
 pub(super) fn workload(stateful_set: &StatefulSet) -> Workload {
@@ -29,7 +29,7 @@ pub(super) fn workload(stateful_set: &StatefulSet) -> Workload {
     }
 }
 
-pub(super) fn pod(cluster: &str, pod: &v1::Pod, zones: &BTreeMap<String, String>, now: Timestamp) -> Option<Pod> {
+pub(super) fn pod(cluster: &str, pod: &v1::Pod, around: &Surroundings, now: Timestamp) -> Option<Pod> {
     let name = pod.name_any();
     let ordinal = name.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()?;
     let status = pod.status.clone().unwrap_or_default();
@@ -50,7 +50,7 @@ pub(super) fn pod(cluster: &str, pod: &v1::Pod, zones: &BTreeMap<String, String>
         terminating: pod.metadata.deletion_timestamp.is_some(),
         unscheduled_seconds: unscheduled_since.map(seconds_since),
         revision: pod.labels().get("controller-revision-hash").cloned().unwrap_or_default(),
-        zone: host.and_then(|host| zones.get(host)).cloned(),
+        zone: host.and_then(|host| around.zone(host)),
         node: Observation::NoAnswer(why_no_address(&status)),
         name,
     })

@@ -94,7 +94,7 @@ fn plant(bug: Option<&str>) -> anyhow::Result<()> {
 
 /// Runs a seed and prints what came of it as one line.
 fn one(seed: u64, talk: bool) -> anyhow::Result<()> {
-    if let Ok(filter) = std::env::var("ANNULUS_LOG") {
+    if let Ok(filter) = std::env::var("RUST_LOG") {
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
             .with_writer(std::io::stderr)

@@ -3,7 +3,7 @@
 //! seen from another cluster that comes and goes beside it.
 
 use crate::harness::{Failures, LIMIT, clean_up, cluster, load, verify};
-use annulus_tests::kvc::{Kvc, kubectl_ok};
+use annulus_tests::kvc::Kvc;
 use annulus_tests::workload::{Counters, Latencies};
 use anyhow::{Context, ensure};
 use std::collections::BTreeSet;
@@ -56,8 +56,7 @@ async fn every_operation_goes_on_under_load_without_a_failed_request() -> anyhow
     let mut rows = Vec::new();
     for (what, patch, replicas) in operations {
         let patched = async {
-            kubectl_ok(&["-n", &kvc.namespace, "patch", "kvc", &kvc.name, "--type=merge", "-p", patch], "")
-                .await?;
+            kvc.patch(patch).await?;
             kvc.settled(replicas, LIMIT).await.map(drop)
         };
         rows.push(watched(&kvc, &counters, what, patched).await?);
@@ -84,23 +83,15 @@ async fn watched(
     what: &'static str,
     operation: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<Row> {
+    // Looking on takes something of the machine, too: before it is looked as often as it is later.
     drop(counters.take_latencies());
-    tokio::time::sleep(REST).await;
-    let before = counters.take_latencies();
+    let before = During::of(kvc, counters, rest(kvc)).await?.all;
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (retries, failed) = (read(&counters.retries), read(&counters.failed));
     let last = async || anyhow::Ok(kvc.get().await?.status.and_then(|status| status.last_rebalance));
     let earlier = last().await?.map(|last| last.since);
-    let (begun, mut during) = (Instant::now(), During::default());
-    let mut operation = pin!(operation);
-    let ended = loop {
-        let ended = tokio::time::timeout(LOOK, &mut operation).await;
-        during.take(counters, moves(kvc).await?);
-        if let Ok(ended) = ended {
-            break ended;
-        }
-    };
-    ended?;
+    let begun = Instant::now();
+    let during = During::of(kvc, counters, operation).await?;
     let moved = last().await?.filter(|last| Some(last.since) != earlier && last.bytes_minimum > 0);
     Ok(Row {
         what,
@@ -115,7 +106,29 @@ async fn watched(
     })
 }
 
+/// A time in which nothing is done to the cluster, and it is asked how it is as often as if something were.
+async fn rest(kvc: &Kvc) -> anyhow::Result<()> {
+    let ends = Instant::now() + REST;
+    kvc.until("at rest for a while", LIMIT, |_| Instant::now() >= ends).await.map(drop)
+}
+
 impl During {
+    /// Carries something out, and looks what requests take meanwhile.
+    async fn of(
+        kvc: &Kvc,
+        counters: &Counters,
+        operation: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<Self> {
+        let (mut during, mut operation) = (Self::default(), pin!(operation));
+        loop {
+            let ended = tokio::time::timeout(LOOK, &mut operation).await;
+            during.take(counters, moves(kvc).await?);
+            if let Ok(ended) = ended {
+                return ended.map(|()| during);
+            }
+        }
+    }
+
     /// Takes what was measured since the last time.
     fn take(&mut self, counters: &Counters, moves: bool) {
         let lately = counters.take_latencies();

@@ -14,6 +14,7 @@ use super::{PullError, Pulls};
 use crate::handoff::ITEMS_AT_ONCE;
 use crate::handoff::compare::{CompareError, Comparison};
 use crate::handoff::fetch::{FetchedPage, fetch_page};
+use crate::handoff::pace::CALL_BYTES;
 use crate::handoff::record::{Cursor, MoveRecord, MovedTotal, SEVERAL_SOURCES};
 use crate::handoff::serve;
 use crate::planted;
@@ -109,6 +110,7 @@ impl Pulls {
         let count = installed.view.count();
         let first = token::first_token(record.partition, count).0;
         let last = token::last_token(record.partition, count).0;
+        self.pace.pay(CALL_BYTES).await;
         let fetched = comparison.run(first, last).await.map_err(fail)?;
         if fetched.items == 0 {
             return Ok(());
@@ -203,12 +205,12 @@ impl Copying<'_> {
         Ok((landed?, Some(ahead?)))
     }
 
-    /// The page behind one, unless it has come already or there is none.
+    /// Pays for a page, be it the last one. Returns the page behind it, unless there is none.
     async fn next_page(&self, before: &Received, ahead: Option<Arrived>) -> Result<Option<Arrived>, PullError> {
+        self.pulls.pace.pay(before.bytes + CALL_BYTES).await;
         if !before.more {
             return Ok(None);
         }
-        self.pulls.pace.pay(before.bytes).await;
         self.pulls.is_wanted(self.record).ok_or(PullError::Unwanted)?;
         match ahead {
             Some(ahead) => Ok(Some(ahead)),
