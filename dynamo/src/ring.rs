@@ -202,6 +202,13 @@ impl Placement {
         self.preference.contains(&index) || self.also.as_ref().is_some_and(|also| also.list.contains(&index))
     }
 
+    /// Whether the member has what was written to the partition, or had the chance to: one that is still being filled has not.
+    #[must_use]
+    pub fn serves(&self, index: MemberIndex) -> bool {
+        let retires = |also: &Also| also.phase == Phase::Retiring && also.list.contains(&index);
+        self.preference.contains(&index) || self.also.as_ref().is_some_and(retires)
+    }
+
     /// Every member of either list, each once, the effective list first.
     #[must_use]
     pub fn holders(&self) -> Vec<MemberIndex> {

@@ -8,9 +8,17 @@ use dynamo::hlc::Hlc;
 use dynamo::object::{Context, Payload};
 use std::sync::Arc;
 
+/// What became of a write that others were to coordinate.
+pub(super) enum Forwarded {
+    Written(Written),
+    /// The ring changed meanwhile and nothing was written: look again.
+    RingChanged,
+    /// No replica can be reached.
+    NobodyThere,
+}
+
 impl Coordinator {
-    /// Asks the reachable replicas in turn; when there is none, the write is kept by fallbacks. `Ok(None)`: the ring
-    /// changed meanwhile and nothing was written; look again.
+    /// Asks the reachable replicas in turn.
     ///
     /// A replica that fails after it was sent the write may have stored it; the next one is asked all the same, since a
     /// second write of the same value takes nothing away.
@@ -21,7 +29,7 @@ impl Coordinator {
         key: &Bytes,
         write: &Write,
         options: WriteOptions,
-    ) -> Result<Option<Written>, RequestError> {
+    ) -> Result<Forwarded, RequestError> {
         let since = installed.view.since_of(partition);
         let holders = installed.view.placement(partition).map(|placement| placement.holders()).unwrap_or_default();
         let mut last = None;
@@ -34,24 +42,21 @@ impl Coordinator {
                     let context = Context::decode(&done.context)
                         .map_err(|error| RequestError::Storage(error.to_string()))?;
                     let timestamp = Hlc(done.timestamp);
-                    return Ok(Some(Written { timestamp, context, existed: done.existed }));
+                    return Ok(Forwarded::Written(Written { timestamp, context, existed: done.existed }));
                 }
                 Ok(Ok(reply::Result::StaleEpoch(stale))) => {
                     let reached = self.parts.ring.reached(stale.epoch);
                     let _ = tokio::time::timeout(self.parts.limits.replica_timeout, reached).await;
-                    return Ok(None);
+                    return Ok(Forwarded::RingChanged);
                 }
                 Ok(Ok(reply::Result::Failure(failure))) if failure.code == failure::Code::NotAReplica as i32 => {
-                    return Ok(None);
+                    return Ok(Forwarded::RingChanged);
                 }
                 Ok(Ok(reply::Result::Failure(failure))) => last = Some(from_failure(failure)),
                 Ok(Ok(_) | Err(_)) | Err(_) => {}
             }
         }
-        match last {
-            Some(error) => Err(error),
-            None => self.keep_at_fallbacks(installed, key, write, options).await.map(Some),
-        }
+        last.map_or(Ok(Forwarded::NobodyThere), Err)
     }
 }
 

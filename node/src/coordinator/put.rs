@@ -1,5 +1,6 @@
 //! A write, from the client's request to the quorum's word.
 
+use super::forward::Forwarded;
 use super::replicate::Replication;
 use super::{Coordinator, RequestError, Write, WriteOptions, Written};
 use crate::replica::ReplicaError;
@@ -12,7 +13,8 @@ use std::time::Duration;
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 impl Coordinator {
-    /// Coordinates the write here if this node is a replica of the key, else has a replica do it.
+    /// Coordinates the write here if this node is a replica of the key, else has a replica do it. A node that is still being
+    /// filled has one do it, too, as long as there is any: it does not know what the write takes the place of.
     pub(super) async fn write(
         &self,
         key: Bytes,
@@ -22,13 +24,17 @@ impl Coordinator {
         loop {
             let installed = self.installed()?;
             let partition = installed.view.partition(installed.view.token(&key));
-            let holds = |me| installed.view.placement(partition).is_some_and(|placement| placement.names(me));
-            if !installed.me.is_some_and(holds) {
+            let here = installed.me.zip(installed.view.placement(partition));
+            if !here.is_some_and(|(me, placement)| placement.serves(me)) {
                 match self.forward(&installed, partition, &key, &write, options).await? {
-                    Some(written) => return Ok(written),
-                    None => {
+                    Forwarded::Written(written) => return Ok(written),
+                    Forwarded::RingChanged => {
                         tokio::time::sleep(RETRY_PAUSE).await;
                         continue;
+                    }
+                    Forwarded::NobodyThere if here.is_some_and(|(me, placement)| placement.names(me)) => {}
+                    Forwarded::NobodyThere => {
+                        return self.keep_at_fallbacks(&installed, &key, &write, options).await;
                     }
                 }
             }

@@ -13,8 +13,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a node answers to `GET key`.
 async fn get(cluster: &Cluster, node: usize) -> String {
+    ask(cluster, node, "GET key").await
+}
+
+async fn ask(cluster: &Cluster, node: usize, command: &str) -> String {
     let mut client = TcpStream::connect(cluster.client_address(node)).await.unwrap();
-    client.write_all(b"GET key\r\n").await.unwrap();
+    client.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
     let mut reply = vec![0; 512];
     let bytes = client.read(&mut reply).await.unwrap();
     String::from_utf8_lossy(&reply[..bytes]).into_owned()
@@ -47,6 +51,52 @@ async fn a_long_list_is_read_by_a_majority_of_it() {
     while get(&cluster, 3).await != "$5\r\nvalue\r\n" {
         assert!(began.elapsed() < PATIENCE, "three of five do not answer: {}", get(&cluster, 3).await);
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    cluster.stop().await;
+}
+
+/// A write that comes to a node which has yet to be filled takes the place of what the others have, and does not stand
+/// beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_being_filled_has_others_coordinate() {
+    let mut cluster = Cluster::new(4, 16);
+    let mut ring = cluster.view.ring().clone();
+    ring.quorums = Quorums { n: 3, r: 2, w: 2, sloppy: false };
+    for placement in &mut ring.partitions {
+        let list = placement.preference.split_off(1);
+        placement.preference.extend(&list[..2]);
+        placement.also = Some(Also { list, phase: Phase::Filling });
+    }
+    cluster.view = RingView::new(ring).unwrap();
+    let partition = cluster.view.partition(cluster.view.token(b"key"));
+    let placement = cluster.view.placement(partition).unwrap();
+    let (holders, filling) = (placement.preference.clone(), placement.also.as_ref().unwrap().list[2]);
+    let value = written(&Object::default(), 1, wall_ms() - 60_000, b"value").encode();
+    for member in &holders {
+        cluster.plant(usize::from(member.0), [(Bytes::from_static(b"key"), value.clone())]);
+    }
+    // Nothing is copied, nor repaired.
+    let repair_pause = Duration::from_secs(3600);
+    let limits = Limits { disk_reserve_bytes: 0, repair_pause, parallel_pulls_max: 0, ..Limits::default() };
+    for node in 0..4 {
+        cluster.start(node, limits.clone()).await;
+    }
+    let (began, at) = (Instant::now(), usize::from(filling.0));
+    while get(&cluster, at).await != "$5\r\nvalue\r\n" {
+        assert!(began.elapsed() < PATIENCE, "the others do not answer: {}", get(&cluster, at).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(ask(&cluster, at, "SET key other").await, "+OK\r\n");
+    for member in holders.iter().chain([&filling]) {
+        let values = || {
+            let object = cluster.stored(usize::from(member.0), b"key")?;
+            Some(Object::decode(object).unwrap().sibling_count())
+        };
+        while values().is_none() || cluster.stored(usize::from(member.0), b"key").as_ref() == Some(&value) {
+            assert!(began.elapsed() < PATIENCE, "{member} does not get it");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(values(), Some(1), "what was there stands beside what was written, at {member}");
     }
     cluster.stop().await;
 }
