@@ -128,6 +128,22 @@ fn what_a_rise_of_n_moves_is_estimated_once() {
     assert_eq!((last.bytes_moved, last.bytes_minimum), (begun.bytes_total, begun.bytes_minimum));
 }
 
+/// Whoever does not answer when it begins has data all the same.
+#[test]
+fn what_moves_is_estimated_from_those_that_answer() {
+    let (mut world, mut cluster) = (World::new(3, 1), cluster());
+    world.settle();
+    world.desired.replicas = 5;
+    while world.ring().unwrap().target.is_none() {
+        world.tick();
+    }
+    world.pods.get_mut(&2).unwrap().silent = true;
+    let begun = look(&world, &mut cluster, 110).rebalance.unwrap();
+    let moves = world.ring().unwrap().target.as_ref().unwrap().replica_moves;
+    assert_eq!(begun.bytes_before, 3 * 1000 * i64::from(PARTITIONS));
+    assert_eq!(begun.bytes_total, 1000 * i64::from(moves));
+}
+
 /// What is written again every now and then is no news to whoever watches.
 #[test]
 fn writing_the_same_objects_again_is_no_progress() {

@@ -12,8 +12,8 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath,
     ObjectFieldSelector, PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume,
-    VolumeMount, VolumeResourceRequirements,
+    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext,
+    TopologySpreadConstraint, Volume, VolumeMount, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -207,7 +207,7 @@ fn node(cluster: &KeyValueCluster, defaults: &Defaults, template: &PodTemplate) 
         args: Some(arguments(cluster)),
         env: Some(env),
         ports: Some([("resp", 6379), ("grpc", 7379), ("peer", 7400), ("http", 9090)].map(port).to_vec()),
-        resources: cluster.spec.resources.clone(),
+        resources: Some(cluster.spec.resources.clone().unwrap_or_else(requests_of_default)),
         readiness_probe: Some(probe("/readyz", 5, 3, 3)),
         // Generous, for a node that is busy recovering must not be killed for it.
         liveness_probe: Some(probe("/healthz", 10, 10, 12)),
@@ -222,6 +222,14 @@ fn node(cluster: &KeyValueCluster, defaults: &Defaults, template: &PodTemplate) 
         volume_mounts: Some(mounts),
         ..Container::default()
     }
+}
+
+/// What a node asks for when nothing is said. Without any request it would get processor time only where no other pod of its
+/// host wants some, and would be the first to be killed when memory runs out there.
+fn requests_of_default() -> ResourceRequirements {
+    let requests = [("cpu", "100m"), ("memory", "256Mi")];
+    let requests = requests.map(|(what, much)| (what.to_owned(), Quantity(much.to_owned())));
+    ResourceRequirements { requests: Some(BTreeMap::from(requests)), ..ResourceRequirements::default() }
 }
 
 fn arguments(cluster: &KeyValueCluster) -> Vec<String> {

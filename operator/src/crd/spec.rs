@@ -89,7 +89,8 @@ pub struct KeyValueClusterSpec {
             .message("spec.replaceAfter must be a length of time of at least 10s, such as 30m or 1h30m")
     )]
     pub replace_after: Option<String>,
-    /// Compute resources of the node's container.
+    /// Compute resources of the node's container. Absent: requests of 100m of a processor and 256Mi of memory, and no limits.
+    /// An empty object asks for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
     /// Additions to the pods.

@@ -1,6 +1,6 @@
 //! Capacity preflight: data is only moved to where it fits.
 
-use super::{Desired, Observed, Pod, Reason};
+use super::{Desired, Observed, Reason};
 use dynamo::moves;
 use dynamo::preference::MemberIndex;
 use dynamo::ring::Ring;
@@ -11,10 +11,12 @@ const RESERVE_DIVISOR: u64 = 10;
 /// Members whose disks are too small for what the target of `next` brings to them, by the sizes that the nodes
 /// report now. A member that does not answer is not judged: nothing moves to it either.
 pub(super) fn too_small(desired: &Desired, observed: &Observed, next: &Ring) -> Vec<Reason> {
-    let replica_bytes = mean_replica_bytes(observed, observed.ring().unwrap_or(next));
+    let served = observed.served(observed.ring().unwrap_or(next));
     moves::landing(next)
         .into_iter()
-        .filter_map(|(index, replicas)| too_small_for(desired, observed, next, index, replicas, replica_bytes))
+        .filter_map(|(index, replicas)| {
+            too_small_for(desired, observed, next, index, served.bytes_of(replicas as u64))
+        })
         .collect()
 }
 
@@ -23,8 +25,7 @@ fn too_small_for(
     observed: &Observed,
     next: &Ring,
     index: MemberIndex,
-    replicas: usize,
-    replica_bytes: u64,
+    needed: u64,
 ) -> Option<Reason> {
     let member = next.member(index)?;
     let status = &observed.answer_of(member.incarnation)?.status;
@@ -36,19 +37,5 @@ fn too_small_for(
     let total = status.disk_bytes_total.min(volume);
     let room =
         status.disk_bytes_free.min(total.saturating_sub(status.bytes)).saturating_sub(total / RESERVE_DIVISOR);
-    let needed = replica_bytes.saturating_mul(replicas as u64);
     (needed > room).then(|| Reason::DiskTooSmall { pod: member.name.clone(), needed, room })
-}
-
-/// Mean bytes of one replica of one partition, over the nodes that answer.
-fn mean_replica_bytes(observed: &Observed, ring: &Ring) -> u64 {
-    let answers = observed.pods.iter().filter_map(Pod::answer);
-    let (bytes, replicas) = answers
-        .filter_map(|answer| {
-            let member = ring.member_by_incarnation(answer.incarnation)?;
-            let held = ring.partitions.iter().filter(|placement| placement.preference.contains(&member.index));
-            Some((answer.status.serving_bytes, held.count() as u64))
-        })
-        .fold((0u64, 0u64), |(bytes, replicas), (b, r)| (bytes.saturating_add(b), replicas + r));
-    bytes.checked_div(replicas).unwrap_or(0)
 }

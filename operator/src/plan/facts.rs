@@ -223,6 +223,37 @@ impl Observed {
             StoredRing::Missing | StoredRing::Damaged { .. } => None,
         }
     }
+
+    /// What the members of a ring that answer serve of it.
+    #[must_use]
+    pub fn served(&self, ring: &Ring) -> Served {
+        let mut served = Served::default();
+        for answer in self.pods.iter().filter_map(Pod::answer) {
+            let Some(member) = ring.member_by_incarnation(answer.incarnation) else { continue };
+            let lists = ring.partitions.iter().map(|placement| &placement.preference);
+            served.replicas += lists.filter(|list| list.contains(&member.index)).count() as u64;
+            served.bytes = served.bytes.saturating_add(answer.status.serving_bytes);
+        }
+        served
+    }
+}
+
+/// Replicas of partitions that serve: not those that are being copied, nor what is left over from an earlier rebalance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// How many.
+    pub replicas: u64,
+    /// Bytes of their keys and objects.
+    pub bytes: u64,
+}
+
+impl Served {
+    /// Bytes that so many replicas of their mean size have.
+    #[must_use]
+    pub fn bytes_of(self, replicas: u64) -> u64 {
+        let product = u128::from(self.bytes) * u128::from(replicas);
+        u64::try_from(product / u128::from(self.replicas.max(1))).unwrap_or(u64::MAX)
+    }
 }
 
 impl Pod {

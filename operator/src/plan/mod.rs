@@ -15,7 +15,7 @@ mod volumes;
 pub mod wish;
 mod workload;
 
-pub use facts::{Answer, Desired, Objects, Observation, Observed, Pod, StoredRing, Volume, Workload};
+pub use facts::{Answer, Desired, Objects, Observation, Observed, Pod, Served, StoredRing, Volume, Workload};
 pub use proof::{Proof, prove};
 pub use reason::{NoProof, Reason};
 

@@ -43,16 +43,22 @@ pub(super) fn rebalance(
 fn under_way(round: &Round<'_>, ring: &Ring, target: &Target, begun: Option<&RebalanceStatus>) -> RebalanceStatus {
     let progress = moves::progress(ring);
     let bytes_moved = moved(round.observed, target.since);
-    let bytes_before = begun.map_or_else(|| serving(round.observed), |begun| unsigned(begun.bytes_before));
     let started_at = begun.and_then(|begun| begun.started_at.clone()).unwrap_or(Time(round.now));
     let from = begun.map_or_else(|| members_before(round, ring), |begun| begun.from);
     // Estimated once: while n changes, lists are no longer as long as those that the bytes were counted in.
-    let (bytes_total, bytes_minimum) = begun.map_or_else(
+    let (bytes_before, bytes_total, bytes_minimum) = begun.map_or_else(
         || {
-            let estimate = |replica_moves| signed(estimate(bytes_before, ring, replica_moves));
-            (estimate(target.replica_moves), estimate(target.replica_moves_min))
+            let lists = ring.partitions.iter().map(|placement| placement.preference.len() as u64);
+            // Some may not answer just now.
+            let served = round.observed.served(ring);
+            let estimate = |replicas| signed(served.bytes_of(replicas));
+            (
+                estimate(lists.sum()),
+                estimate(target.replica_moves.into()),
+                estimate(target.replica_moves_min.into()),
+            )
         },
-        |begun| (begun.bytes_total, begun.bytes_minimum),
+        |begun| (begun.bytes_before, begun.bytes_total, begun.bytes_minimum),
     );
     let done = target.replica_moves.saturating_sub(u32::try_from(progress.replica_moves_left).unwrap_or(u32::MAX));
     RebalanceStatus {
@@ -65,7 +71,7 @@ fn under_way(round: &Round<'_>, ring: &Ring, target: &Target, begun: Option<&Reb
         bytes_minimum,
         eta: eta(round.now.as_second() - started_at.0.as_second(), done, progress.replica_moves_left),
         blocked_by: round.plan.waiting.iter().map(ToString::to_string).collect(),
-        bytes_before: signed(bytes_before),
+        bytes_before,
         started_at: Some(started_at),
     }
 }
@@ -96,18 +102,6 @@ fn members_before(round: &Round<'_>, ring: &Ring) -> i32 {
 fn moved(observed: &Observed, since: u64) -> u64 {
     let moved = |pod: &Pod| pod.answer().and_then(|answer| answer.status.moved);
     observed.pods.iter().filter_map(moved).filter(|moved| moved.since == since).map(|moved| moved.bytes).sum()
-}
-
-/// Bytes of all replicas that serve: without what is being copied, and what is left over from an earlier rebalance.
-fn serving(observed: &Observed) -> u64 {
-    observed.pods.iter().filter_map(Pod::answer).map(|answer| answer.status.serving_bytes).sum()
-}
-
-/// Bytes of so many replicas of partitions, of which the ring has Q × n.
-fn estimate(bytes: u64, ring: &Ring, replica_moves: u32) -> u64 {
-    let replicas: usize = ring.partitions.iter().map(|placement| placement.preference.len()).sum();
-    let product = u128::from(bytes) * u128::from(replica_moves);
-    u64::try_from(product / u128::try_from(replicas.max(1)).unwrap_or(1)).unwrap_or(u64::MAX)
 }
 
 /// Time left at the rate so far.
