@@ -136,11 +136,14 @@ impl Throttle {
 
 /// Part of a move that may be on its way at once. A node that dies meanwhile is sent no more than that again.
 const UNDER_WAY_PART: u64 = 128;
+/// The same where only a host that loses power is sent it again.
+const SPOOLED_PART: u64 = 8;
 const UNDER_WAY_MAX: u64 = 32 << 20;
 
 /// How many bytes may be asked for and not yet be durable, of about so many that are to be copied to a node; `least`,
-/// however few those are.
+/// however few those are. `spooled`: a process that is killed leaves them to the next one.
 #[must_use]
-pub fn under_way_max(move_bytes: u64, least: u64) -> u64 {
-    (move_bytes / UNDER_WAY_PART).max(least).clamp(1, UNDER_WAY_MAX)
+pub fn under_way_max(move_bytes: u64, least: u64, spooled: bool) -> u64 {
+    let part = if spooled { SPOOLED_PART } else { UNDER_WAY_PART };
+    (move_bytes / part).max(least).clamp(1, UNDER_WAY_MAX)
 }

@@ -165,8 +165,9 @@ fn what_is_usual_is_learned_even_while_copying() {
 fn less_than_a_hundredth_of_a_move_is_on_its_way_unless_it_is_small() {
     for mebibytes in [64, 225, 1000, 4000, 1_000_000] {
         let bytes = mebibytes << 20;
-        assert!(under_way_max(bytes, 1 << 19) <= bytes / 100, "{mebibytes}");
+        assert!(under_way_max(bytes, 1 << 19, false) <= bytes / 100, "{mebibytes}");
+        assert!(under_way_max(bytes, 1 << 19, true) <= bytes / 8, "{mebibytes}");
     }
-    assert_eq!((under_way_max(0, 1 << 19), under_way_max(0, 0)), (1 << 19, 1));
-    assert_eq!((under_way_max(u64::MAX, 0), under_way_max(0, u64::MAX)), (32 << 20, 32 << 20));
+    assert_eq!((under_way_max(0, 1 << 19, true), under_way_max(0, 0, false)), (1 << 19, 1));
+    assert_eq!((under_way_max(u64::MAX, 0, true), under_way_max(0, u64::MAX, false)), (32 << 20, 32 << 20));
 }

@@ -3,7 +3,7 @@
 use crate::config::Limits;
 use crate::control::Control;
 use crate::coordinator::{self, Coordinator, Overview};
-use crate::handoff::{self, Foreground, Pulls};
+use crate::handoff::{self, Foreground, Pulls, Spool};
 use crate::net::{Connector, Incoming};
 use crate::peers::{PeerService, Peers};
 use crate::repair::{Collector, Repair};
@@ -68,6 +68,8 @@ pub struct Resources {
     pub births: Births,
     /// Wall clock.
     pub wall: WallClock,
+    /// What is copied here is kept there until it is durable.
+    pub spool: Spool,
 }
 
 /// The parts of a running node.
@@ -141,6 +143,8 @@ pub async fn run(
     let committer = resources.committer.clone();
     let background = CancellationToken::new();
     let parts = assemble(&identity, &limits, connector, resources, &background)?;
+    // Before anyone hears from this node: what it had received counts among what it has.
+    parts.pulls.recover().await;
     if let Some(json) = ring {
         let fence = || parts.replica.fence_writers();
         if let Err(error) = parts.ring.install(&json, fence).await {
@@ -166,14 +170,14 @@ fn assemble(
     resources: Resources,
     background: &CancellationToken,
 ) -> Result<Arc<Parts>, NodeError> {
-    let Resources { engine, committer, overlays, births, wall } = resources;
+    let Resources { engine, committer, overlays, births, wall, spool } = resources;
     let ring = RingState::open(identity.cluster, identity.incarnation, engine.as_ref(), committer.clone())?;
     let ring = Arc::new(ring);
     let parts = replica::Parts { engine, committer, overlays, ring: ring.clone(), births, wall };
     let replica = Arc::new(Replica::open(parts, limits)?);
     let peers = Peers::new(ring.clone(), replica.clone(), connector, limits.clone(), background.child_token());
     let foreground = Arc::new(Foreground::default());
-    let pulls = Pulls::open(ring.clone(), replica.clone(), peers.clone(), foreground.clone(), limits)?;
+    let pulls = Pulls::open(ring.clone(), replica.clone(), peers.clone(), foreground.clone(), spool, limits)?;
     let repair = Repair::new(ring.clone(), replica.clone(), peers.clone(), limits);
     let collector = Collector::new(ring.clone(), replica.clone(), peers.clone(), limits);
     Ok(Arc::new(Parts {

@@ -1,6 +1,7 @@
 //! `annulus-node serve`: from flags to a running node.
 
 use annulus_node::config::{Limits, RedisSettings};
+use annulus_node::handoff::Spool;
 use annulus_node::net;
 use annulus_node::node::{self, Identity, Listeners, Resources};
 use annulus_node::ring_state::is_retired;
@@ -96,7 +97,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .context("starting the committer")?
     };
     let births = Births::open(engine.clone(), rand::random()).context("reserving births")?;
-    let resources = Resources { engine, committer, overlays, births, wall: Arc::new(wall_ms) };
+    let spool = Spool::in_directory(&directory.spool(), directory.incarnation());
+    let resources = Resources { engine, committer, overlays, births, wall: Arc::new(wall_ms), spool };
     let ring = match &arguments.ring_file {
         Some(path) => tokio::fs::read(path).await.ok(),
         None => None,

@@ -3,7 +3,7 @@
 use super::packed::unpack;
 use crate::peers::{BulkError, Peers};
 use annulus_proto::v1::peer_client::PeerClient;
-use annulus_proto::v1::{DigestReply, DigestRequest, PageRequest};
+use annulus_proto::v1::{DigestReply, DigestRequest, PageReply, PageRequest};
 use bytes::Bytes;
 use dynamo::digest::RangeDigest;
 use dynamo::preference::MemberIndex;
@@ -37,6 +37,10 @@ pub enum FetchError {
 pub struct FetchedPage {
     /// Keys and objects in token order, slices of one buffer.
     pub items: Vec<(Bytes, Bytes)>,
+    /// That buffer.
+    pub packed: Bytes,
+    /// Its CRC-32.
+    pub checksum: u32,
     /// Whether the range has more items behind the last.
     pub more: bool,
     /// What the clients of the sender feel, in percent of what is usual; 0: too few to tell.
@@ -58,9 +62,9 @@ pub async fn fetch_page(
     request.incarnation = Bytes::copy_from_slice(incarnation.as_bytes());
     let mut client = PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let page = tokio::time::timeout(CALL_TIMEOUT, client.page(request)).await??.into_inner();
-    let items = unpack(page.packed, page.checksum).ok_or(FetchError::Checksum)?;
-    let (pressure_percent, range_bytes) = (page.pressure_percent, page.range_bytes);
-    Ok(FetchedPage { items, more: page.more, pressure_percent, range_bytes })
+    let PageReply { packed, checksum, more, pressure_percent, range_bytes, .. } = page;
+    let items = unpack(packed.clone(), checksum).ok_or(FetchError::Checksum)?;
+    Ok(FetchedPage { items, packed, checksum, more, pressure_percent, range_bytes })
 }
 
 /// Asks which of these leaves have other sums there; fills in whom it is for.

@@ -12,6 +12,7 @@ mod packed;
 mod pull;
 mod record;
 mod serve;
+mod spool;
 
 pub use fetch::{FetchError, FetchedPage, fetch_digest, fetch_page};
 pub use foreground::Foreground;
@@ -21,6 +22,7 @@ pub(crate) use leftover::left;
 pub use pull::{Pulls, PullsView};
 pub use record::MoveRecord;
 pub use serve::{digest, page};
+pub use spool::{Memory, Spool};
 
 /// Items that are merged or dropped before requests get their turn.
 const ITEMS_AT_ONCE: usize = 16;

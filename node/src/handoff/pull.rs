@@ -3,12 +3,14 @@
 
 mod copy;
 mod order;
+mod recover;
 mod room;
 
 use super::compare::CompareError;
 use super::foreground::{self, Foreground};
 use super::pace::Pace;
 use super::record::{self, MoveRecord, MovedTotal};
+use super::spool::Spool;
 use crate::config::Limits;
 use crate::peers::Peers;
 use crate::planted;
@@ -44,6 +46,7 @@ pub struct Pulls {
     at_once: Arc<Semaphore>,
     pace: Pace,
     room: Rooms,
+    spool: Spool,
     order: Order,
     foreground: Arc<Foreground>,
     /// How much the clients of each holder felt when it was last copied from.
@@ -102,6 +105,7 @@ impl Pulls {
         replica: Arc<Replica>,
         peers: Arc<Peers>,
         foreground: Arc<Foreground>,
+        spool: Spool,
         limits: &Limits,
     ) -> Result<Arc<Self>, EngineError> {
         let engine = replica.engine().as_ref();
@@ -110,7 +114,8 @@ impl Pulls {
         Ok(Arc::new(Self {
             at_once: Arc::new(Semaphore::new(limits.parallel_pulls_max)),
             pace: Pace::new(limits.transfer_bytes_per_second_max, foreground.clone()),
-            room: Rooms::new(limits.pull_bytes_under_way_min),
+            room: Rooms::new(limits.pull_bytes_under_way_min, spool.keeps()),
+            spool,
             order: Order::new(),
             foreground,
             busy: Mutex::default(),
@@ -241,6 +246,9 @@ impl Pulls {
         let mut state = self.state.lock();
         state.copying.remove(&record);
         state.asked.remove(&record);
+        if state.copying.is_empty() {
+            self.spool.clear();
+        }
     }
 
     /// Copies from one holder, unless this node is one, compares with as many more that any w of the old list include one

@@ -12,7 +12,8 @@ const GIVEN_UP: &str = "given-up";
 /// A data directory that this process has for itself as long as the value lives.
 ///
 /// It holds `lock`, `format`, `incarnation` (a UUID, which stands for what is in `data` and is another only once that was
-/// given up), `cluster` (the UID of the cluster it belongs to, from the first start on) and `data`, the storage engine's own.
+/// given up), `cluster` (the UID of the cluster it belongs to, from the first start on), `data`, the storage engine's own, and
+/// `spool`.
 #[derive(Debug)]
 pub struct DataDirectory {
     directory: PathBuf,
@@ -113,6 +114,12 @@ impl DataDirectory {
     #[must_use]
     pub fn incarnation(&self) -> Uuid {
         self.incarnation
+    }
+
+    /// Where pages on their way are kept aside: of no use to another incarnation.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.directory.join("spool")
     }
 
     /// Where the storage engine keeps its files.

@@ -1,6 +1,6 @@
 //! A node that joins while nobody asks anything: partitions of many pages come at full speed, in whatever way is cheapest.
 
-use super::cluster::{Cluster, until, wall_ms, written};
+use super::cluster::{Cluster, until, written};
 use annulus_node::config::Limits;
 use annulus_node::storage::Space;
 use annulus_proto::v1::StatusRequest;
@@ -15,6 +15,7 @@ const PARTITIONS: u32 = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 const KEYS: u32 = 1600;
 const VALUE_BYTES: usize = 16 << 10;
+const WRITTEN_AT_MS: u64 = 1_700_000_000_000;
 
 /// The ring of three nodes that hold everything, with a fourth that is to hold it too.
 fn joining(everyone: &Ring) -> Ring {
@@ -33,20 +34,34 @@ fn joining(everyone: &Ring) -> Ring {
     ring
 }
 
-/// Has the fourth node get so many objects; returns how many of them were loaded as runs.
-async fn joins(limits: Limits, keys: u32) -> usize {
+fn key(number: u32) -> Bytes {
+    Bytes::from(format!("key {number}"))
+}
+
+fn object(number: u32) -> Bytes {
+    let value = number.to_le_bytes().repeat(VALUE_BYTES / 4);
+    written(&Object::default(), 1, WRITTEN_AT_MS, &value).encode()
+}
+
+/// Three nodes that hold so many objects, and a fourth that is to get them; none of them runs.
+fn joiner_of(keys: u32) -> Cluster {
     let mut cluster = Cluster::new(JOINER + 1, PARTITIONS);
     cluster.view = RingView::new(joining(cluster.view.ring())).unwrap();
-    let value = |number: u32| number.to_le_bytes().repeat(VALUE_BYTES / 4);
-    let written_at = wall_ms() - 1000;
-    let object = |number: u32| written(&Object::default(), 1, written_at, &value(number)).encode();
-    let key = |number: u32| Bytes::from(format!("key {number}"));
     for node in 0..JOINER {
         cluster.plant(node, (0..keys).map(|number| (key(number), object(number))));
     }
+    cluster
+}
+
+async fn start(cluster: &mut Cluster, node: usize, limits: &Limits) {
+    cluster.start(node, Limits { disk_reserve_bytes: 0, ..limits.clone() }).await;
+}
+
+/// Has the fourth node get so many objects; returns how many of them were loaded as runs.
+async fn joins(limits: Limits, keys: u32) -> usize {
+    let mut cluster = joiner_of(keys);
     for node in 0..=JOINER {
-        let limits = Limits { disk_reserve_bytes: 0, ..limits.clone() };
-        cluster.start(node, limits).await;
+        start(&mut cluster, node, &limits).await;
     }
     until("everything is copied and compared", PATIENCE, async || {
         let status = cluster.control(JOINER).await.status(StatusRequest {}).await.unwrap().into_inner();
@@ -74,6 +89,46 @@ async fn with_room_for_few_pages_all_partitions_get_on() {
 async fn with_room_for_many_pages_they_are_loaded_as_runs() {
     let loaded = joins(Limits { pull_bytes_under_way_min: 32 << 20, ..Limits::default() }, KEYS).await;
     assert!(loaded > KEYS as usize / 2, "{loaded} of {KEYS}");
+}
+
+/// What a process had received that was killed is taken up by the next one, whoever else is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_node_had_received_is_not_sent_again() {
+    let mut cluster = joiner_of(KEYS);
+    let spool = cluster.spools[JOINER].clone();
+    let left = tokio::spawn(async move {
+        loop {
+            let now = spool.lock().clone();
+            if !now.is_empty() {
+                return now;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    for node in 0..=JOINER {
+        start(&mut cluster, node, &Limits::default()).await;
+    }
+    let left = tokio::time::timeout(PATIENCE, left).await.unwrap().unwrap();
+    cluster.stop().await;
+
+    let mut alone = joiner_of(0);
+    // To be given the ring.
+    start(&mut alone, JOINER, &Limits::default()).await;
+    until("the ring is there", PATIENCE, async || {
+        alone.control(JOINER).await.status(StatusRequest {}).await.is_ok()
+    })
+    .await;
+    alone.stop().await;
+    assert_eq!(alone.engines[JOINER].len(Space::Data), 0);
+    *alone.spools[JOINER].lock() = left;
+    start(&mut alone, JOINER, &Limits::default()).await;
+    until("its data is there", PATIENCE, async || alone.engines[JOINER].len(Space::Data) > 0).await;
+    until("nothing is kept twice", PATIENCE, async || alone.spools[JOINER].lock().is_empty()).await;
+    let status = alone.control(JOINER).await.status(StatusRequest {}).await.unwrap().into_inner();
+    let here: Vec<u32> = (0..KEYS).filter(|&number| alone.stored(JOINER, &key(number)).is_some()).collect();
+    assert!(here.iter().all(|&number| alone.stored(JOINER, &key(number)) == Some(object(number))));
+    assert_eq!((status.moved.unwrap().items, status.keys), (here.len() as u64, here.len() as u64));
+    alone.stop().await;
 }
 
 /// Of partitions that are a page each, every page is the last one.

@@ -1,6 +1,7 @@
 //! Whole nodes in this process, on engines in memory, over sockets whose bytes are counted and can be held back.
 
 use annulus_node::config::Limits;
+use annulus_node::handoff::{Memory, Spool};
 use annulus_node::net::{self, BoxedIo, Connector};
 use annulus_node::node::{self, Identity, Listeners, Resources};
 use annulus_node::storage::{Births, Change, Committer, Engine, MemoryEngine, Space};
@@ -25,6 +26,8 @@ use uuid::Uuid;
 /// Nodes that hold everything: n of n.
 pub struct Cluster {
     pub engines: Vec<Arc<MemoryEngine>>,
+    /// What each node keeps aside of what it copies.
+    pub spools: Vec<Memory>,
     pub view: RingView,
     /// Bytes on connections between nodes, in both directions.
     pub wire: Arc<AtomicU64>,
@@ -77,6 +80,7 @@ impl Cluster {
         let ring: Ring = moves::create(Uuid::from_u128(7), HashKey([9; 16]), &wish).unwrap();
         Self {
             engines: (0..nodes).map(|_| Arc::new(MemoryEngine::new())).collect(),
+            spools: (0..nodes).map(|_| Memory::default()).collect(),
             view: RingView::new(ring).unwrap(),
             wire: Arc::default(),
             ahead_ms: Arc::default(),
@@ -121,6 +125,7 @@ impl Cluster {
                 let ahead_ms = self.ahead_ms.clone();
                 Arc::new(move || wall_ms() + ahead_ms.load(Ordering::Relaxed))
             },
+            spool: Spool::in_memory(self.spools[node].clone(), incarnation(node)),
         };
         let ring = self.view.ring();
         let identity =

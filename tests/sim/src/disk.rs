@@ -4,6 +4,7 @@
 //! followed by a new file, whose name is safe only once its directory is synced too. A process that crashes leaves all
 //! it has written; a power loss takes what was not synced, save for some of its beginning.
 
+use annulus_node::handoff::Memory;
 use annulus_node::storage::{Change, DiskSpace, Engine, EngineError, Page, ScanRange, Space};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,6 +23,8 @@ type Spaces = [BTreeMap<Bytes, Bytes>; 3];
 /// A disk with an engine's data.
 pub struct Disk {
     state: Mutex<State>,
+    /// Pages that a process has kept aside.
+    spool: Mutex<Memory>,
     on_commit: OnCommit,
 }
 
@@ -73,11 +76,26 @@ impl Disk {
             failures_write: false,
             habits,
         };
-        Arc::new(Self { state: Mutex::new(state), on_commit })
+        Arc::new(Self { state: Mutex::new(state), spool: Mutex::default(), on_commit })
+    }
+
+    /// What a process keeps aside, and finds when it starts.
+    #[must_use]
+    pub fn spool(&self) -> Memory {
+        self.spool.lock().clone()
+    }
+
+    /// The process is about to be killed: what its end would still do to what it keeps aside is not done.
+    pub fn leave_spool(&self) {
+        let mut spool = self.spool.lock();
+        let left = spool.lock().clone();
+        *spool = Arc::new(Mutex::new(left));
     }
 
     /// The power goes: of what was not synced the first `kept` commits stay, or all if there are fewer.
     pub fn lose_power(&self, kept: usize) {
+        // Pages are of one start of the host.
+        *self.spool.lock() = Memory::default();
         let mut state = self.state.lock();
         let kept = if state.segment_named { kept.min(state.unsynced.len()) } else { 0 };
         let survivors: Vec<Vec<Change>> = state.unsynced.drain(..).take(kept).collect();

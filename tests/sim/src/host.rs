@@ -4,6 +4,7 @@ use crate::scenario::Scenario;
 use crate::shared::Shared;
 use crate::wire;
 use annulus_node::config::Limits;
+use annulus_node::handoff::Spool;
 use annulus_node::node::{self, Identity, Listeners, Resources};
 use annulus_node::storage::{Births, Committer, Engine};
 use std::sync::Arc;
@@ -57,11 +58,12 @@ pub async fn run(shared: Arc<Shared>, slot: usize) -> turmoil::Result {
             return Ok(());
         }
     };
+    let spool = Spool::in_memory(volume.disk.spool(), volume.incarnation);
     let wall = {
         let shared = shared.clone();
         Arc::new(move || shared.wall_ms(slot))
     };
-    let resources = Resources { engine, committer, overlays, births, wall };
+    let resources = Resources { engine, committer, overlays, births, wall, spool };
     let identity = Identity { cluster: shared.cluster, incarnation: volume.incarnation, name: name(slot) };
     let host = slot as u64;
     let listeners = Listeners {

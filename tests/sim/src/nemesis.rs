@@ -19,6 +19,8 @@ use turmoil::Sim;
 const VOLUMES_LOST_MAX: u32 = 1;
 /// How often dead processes are looked for.
 const WATCH_PAUSE: Duration = Duration::from_millis(300);
+/// How likely a node that copies is killed at each step, where the seed strikes at those.
+const PAGES_STRUCK: f64 = 0.02;
 const HOUR_MS: i64 = 3_600_000;
 /// What wall clocks are set to, from the right time.
 const SKEWS_MS: [i64; 9] = [-HOUR_MS, -2000, -50, 0, 50, 2000, 30_000, HOUR_MS, 30 * 24 * HOUR_MS];
@@ -102,16 +104,26 @@ impl Nemesis {
         }
     }
 
-    /// Takes the power from those who have just told that they have copied something.
+    /// Takes the power from those who have just told that they have copied something, and kills some of those to whom
+    /// pages are on their way.
     fn strike(&mut self, sim: &mut Sim<'_>) {
         let struck = std::mem::take(&mut *self.shared.struck.lock());
         let up = if self.shared.phase() == Phase::Chaos { self.up() } else { Vec::new() };
-        for slot in struck.into_iter().filter(|slot| up.contains(slot)) {
+        let told = struck.into_iter().filter(|slot| up.contains(slot)).map(|slot| (slot, Fault::PowerLoss));
+        let mut strikes: Vec<_> = told.collect();
+        for &slot in up.iter().filter(|_| self.shared.scenario.strikes) {
+            if self.shared.has_spooled(slot) && self.rng.random_bool(PAGES_STRUCK) {
+                strikes.push((slot, Fault::Crash));
+            }
+        }
+        for (slot, fault) in strikes {
             self.last_id += 1;
             let id = self.last_id;
-            if self.take_down(sim, Fault::PowerLoss, id, slot).is_some() {
+            if self.take_down(sim, fault, id, slot).is_some() {
                 let lasts = Duration::from_millis(self.rng.random_range(50..2000));
-                self.shared.trace.say(|| format!("fault {id} strikes {} for {lasts:?}", host::name(slot)));
+                self.shared
+                    .trace
+                    .say(|| format!("fault {id} {fault:?} strikes {} for {lasts:?}", host::name(slot)));
                 self.ends.insert((trace::now() + lasts, id), Cure::Start(slot));
             }
         }
@@ -304,7 +316,7 @@ impl Nemesis {
             Cure::Start(host) => {
                 self.links.lift(sim, id);
                 self.down.remove(&host);
-                sim.crash(name(host));
+                self.kill(sim, host);
                 sim.bounce(name(host));
             }
             Cure::Flap { a, b, left } => {
@@ -361,8 +373,13 @@ impl Nemesis {
         if !self.down.insert(host) {
             return None;
         }
-        sim.crash(name(host));
+        self.kill(sim, host);
         Some(())
+    }
+
+    fn kill(&self, sim: &mut Sim<'_>, host: usize) {
+        self.shared.leave_spool(host);
+        sim.crash(name(host));
     }
 
     /// Destroys a volume, if none was before: what two disks have must survive that of one.
@@ -431,7 +448,7 @@ impl Nemesis {
             if self.down.contains(&slot) {
                 continue;
             }
-            sim.crash(name(slot));
+            self.kill(sim, slot);
             let keeps = self.rng.random_bool(0.5);
             let volume = {
                 let mut slots = self.shared.slots.lock();

@@ -2,7 +2,8 @@
 //!
 //! Where nothing is here yet, a page is stored as a whole, with how far the copying is; where something is, each of its
 //! objects is merged with what is here, and the record follows once they are durable. While a page is made durable, the
-//! next is on its way. What a crash loses of that is sent again, and is little: see `room`.
+//! next is on its way. What a crash loses of that is sent again, and is little: see `room`. What a process had received that
+//! was killed, the next one takes up: see `recover`.
 //!
 //! While no client is there that it could hold up, pages are large, the next one comes while one lands, and nothing but the
 //! end waits until they are durable. If there is much to copy they land in the order of their keys, as runs that the engine
@@ -17,6 +18,7 @@ use crate::handoff::fetch::{FetchedPage, fetch_page};
 use crate::handoff::pace::CALL_BYTES;
 use crate::handoff::record::{Cursor, MoveRecord, MovedTotal, SEVERAL_SOURCES};
 use crate::handoff::serve;
+use crate::handoff::spool::SpooledPage;
 use crate::planted;
 use crate::replica::{InFlight, PageRules};
 use crate::ring_state::Installed;
@@ -30,13 +32,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// One partition on its way from one holder.
-struct Copying<'a> {
+pub(super) struct Copying<'a> {
     pulls: &'a Pulls,
     record: MoveRecord,
     installed: &'a Arc<Installed>,
     holder: MemberIndex,
     /// Low half of the incarnation that everything so far was copied from, or [`SEVERAL_SOURCES`].
-    source: u64,
+    pub(super) source: u64,
     /// Commits of objects that had failed when the cursor was read.
     failed_commits: u64,
     /// Pages that were taken whole and are not yet durable.
@@ -55,11 +57,11 @@ struct Arrived {
 }
 
 /// What a page has.
-struct Received {
+pub(super) struct Received {
     items: Vec<(Token, Bytes, Bytes)>,
     bytes: u64,
     /// Storage key of the last item, or of the last before.
-    after: Bytes,
+    pub(super) after: Bytes,
     /// Whether the partition has more.
     more: bool,
 }
@@ -73,14 +75,9 @@ impl Pulls {
         installed: &Arc<Installed>,
         holder: MemberIndex,
     ) -> Result<(), PullError> {
-        let source = installed.view.member(holder).map_or(0, |member| member.incarnation.as_u64_pair().1);
-        // Before the cursor, which is then not beyond anything that has failed since.
-        let failed_commits = self.replica.failed_commits();
-        let behind = JoinSet::new();
-        let mut copying = Copying { pulls: self, record, installed, holder, source, failed_commits, behind };
-        let recorded =
-            record.cursor(self.replica.engine().as_ref()).map_err(|error| copying.failed(error.into()))?;
-        let goes_on = recorded.as_ref().is_none_or(|cursor| cursor.source == source);
+        let mut copying = Copying::new(self, record, installed, holder);
+        let recorded = copying.cursor()?;
+        let goes_on = recorded.as_ref().is_none_or(|cursor| cursor.source == copying.source);
         if !goes_on {
             copying.source = SEVERAL_SOURCES;
         }
@@ -115,6 +112,8 @@ impl Pulls {
         if fetched.items == 0 {
             return Ok(());
         }
+        let (partition, holder) = (record.partition, member.0);
+        tracing::debug!(partition, holder, fetched.items, fetched.bytes, "another holder had more");
         let moved = self.moved(installed, fetched.bytes, fetched.items);
         self.record(vec![moved.put()]).await.map_err(|error| fail(error.into()))
     }
@@ -135,7 +134,24 @@ impl Pulls {
     }
 }
 
-impl Copying<'_> {
+impl<'a> Copying<'a> {
+    pub(super) fn new(
+        pulls: &'a Pulls,
+        record: MoveRecord,
+        installed: &'a Arc<Installed>,
+        holder: MemberIndex,
+    ) -> Self {
+        let source = installed.view.member(holder).map_or(0, |member| member.incarnation.as_u64_pair().1);
+        // Before the cursor, which is then not beyond anything that has failed since.
+        let failed_commits = pulls.replica.failed_commits();
+        Self { pulls, record, installed, holder, source, failed_commits, behind: JoinSet::new() }
+    }
+
+    /// How far it was when that was last written down.
+    pub(super) fn cursor(&self) -> Result<Option<Cursor>, PullError> {
+        self.record.cursor(self.pulls.replica.engine().as_ref()).map_err(|error| self.failed(error.into()))
+    }
+
     async fn all_pages(&mut self, mut after: Bytes) -> Result<(), PullError> {
         let pulls = self.pulls;
         let place = pulls.order.enter(self.record.partition);
@@ -146,7 +162,7 @@ impl Copying<'_> {
         let mut arrived = Some(self.page(after.clone(), None).await?);
         while let Some(Arrived { page, bulk, room, flight }) = arrived {
             pulls.told(self.holder, f64::from(page.pressure_percent) / 100.0);
-            let received = self.received(page, &after);
+            let received = self.received(page.items, page.more, &after);
             after = received.after.clone();
             let turn = (bulk && pulls.room.is_ample()).then_some(&place);
             let (submitted, ahead) = self.land(&received, turn, bulk).await?;
@@ -222,7 +238,8 @@ impl Copying<'_> {
     async fn page(&self, after: Bytes, room: Option<(Room, u32)>) -> Result<Arrived, PullError> {
         let count = self.installed.view.count();
         let bulk = self.pulls.pace.is_alone();
-        let (room, bytes_max) = match room {
+        let before = after.clone();
+        let (mut room, bytes_max) = match room {
             Some(room) => room,
             None => self.pulls.room.take(self.pulls.pace.page_bytes(bulk)).await,
         };
@@ -239,27 +256,40 @@ impl Copying<'_> {
         let flight = self.pulls.replica.take_off();
         let page = fetch_page(&self.pulls.peers, self.holder, request).await;
         let page = page.map_err(|error| self.failed(error.into()))?;
+        let (partition, holder) = (self.record.partition, self.holder.0);
+        tracing::debug!(partition, holder, items = page.items.len(), bytes = page.packed.len(), "a page has come");
         self.pulls.room.learn(page.range_bytes);
+        self.keep(&page, before, &mut room);
         Ok(Arrived { page, bulk, room, flight })
     }
 
+    /// Keeps a page aside, behind what was received before.
+    fn keep(&self, page: &FetchedPage, before: Bytes, room: &mut Room) {
+        if page.items.is_empty() || !self.pulls.spool.keeps() {
+            return;
+        }
+        let (packed, checksum) = (page.packed.clone(), page.checksum);
+        let spooled = SpooledPage { record: self.record, source: self.source, before, packed, checksum };
+        let spool = self.pulls.spool.clone();
+        room.keep(async move { spool.keep(&spooled).await });
+    }
+
     /// Takes a page apart that follows on what was received before.
-    fn received(&self, page: FetchedPage, before: &Bytes) -> Received {
-        let skipped = !page.more && planted::is("pull-skips-last-page");
-        let items: Vec<(Token, Bytes, Bytes)> = page
-            .items
+    pub(super) fn received(&self, items: Vec<(Bytes, Bytes)>, more: bool, before: &Bytes) -> Received {
+        let skipped = !more && planted::is("pull-skips-last-page");
+        let items: Vec<(Token, Bytes, Bytes)> = items
             .into_iter()
             .filter(|_| !skipped)
             .map(|(key, object)| (self.installed.view.token(&key), key, object))
             .collect();
         let bytes = items.iter().map(|(_, key, object)| (key.len() + object.len()) as u64).sum();
         let last = items.last().map(|(token, key, _)| serve::cursor(*token, key));
-        Received { items, bytes, after: last.unwrap_or_else(|| before.clone()), more: page.more }
+        Received { items, bytes, after: last.unwrap_or_else(|| before.clone()), more }
     }
 
     /// Queues a page as a whole, with how far the copying is then. `None`: something is here of it, so that it has to be
     /// merged.
-    async fn insert(&self, received: &Received, run: bool) -> Result<Option<Submitted>, PullError> {
+    pub(super) async fn insert(&self, received: &Received, run: bool) -> Result<Option<Submitted>, PullError> {
         // Once the lists have changed, what is still on its way is refused: this node may be in them no more, and would keep
         // what it ought to drop.
         let rules = PageRules { since: self.record.since, failed_commits: self.failed_commits, run };
@@ -268,7 +298,7 @@ impl Copying<'_> {
     }
 
     /// Queues a page item by item, each merged with what is here.
-    async fn merge(&mut self, received: &Received) -> Result<Vec<Submitted>, PullError> {
+    pub(super) async fn merge(&mut self, received: &Received) -> Result<Vec<Submitted>, PullError> {
         // If a commit has failed, it may be one that this partition needs.
         self.nothing_behind().await?;
         self.failed_commits = self.pulls.replica.failed_commits();
@@ -292,7 +322,7 @@ impl Copying<'_> {
         vec![moved.put(), self.record.put_cursor(&cursor)]
     }
 
-    async fn record_items(&self, received: &Received) -> Submitted {
+    pub(super) async fn record_items(&self, received: &Received) -> Submitted {
         let records = self.records(received);
         let reservation = self.pulls.replica.committer().reserve_control().await;
         self.pulls.replica.committer().submit(records, reservation)
@@ -302,7 +332,7 @@ impl Copying<'_> {
         for submitted in submitted {
             self.checked(submitted.await)?;
         }
-        drop(room);
+        room.landed().await;
         Ok(())
     }
 
@@ -314,7 +344,7 @@ impl Copying<'_> {
         Ok(())
     }
 
-    fn checked(&self, durable: Result<(), StorageError>) -> Result<(), PullError> {
+    pub(super) fn checked(&self, durable: Result<(), StorageError>) -> Result<(), PullError> {
         if planted::is("synced-before-sync") {
             return Ok(());
         }

@@ -1,29 +1,35 @@
-//! How much may be on its way at once: asked for and not yet durable, so that a crash loses it and it is sent again.
+//! How much may be on its way at once: asked for and not yet durable, so that a host that loses power is sent it again. Of
+//! that, what was asked for and is not kept aside yet is sent again to a process that is killed.
 //!
-//! A small part of all that is to be copied, which is known only roughly: from what holders say of the partitions.
+//! Parts of all that is to be copied, which is known only roughly: from what holders say of the partitions.
 
+use crate::handoff::spool::Kept;
 use crate::storage::{StorageError, Submitted};
 use dynamo::throttle::under_way_max;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
-/// What the bound is divided into.
+/// What a bound is divided into.
 const PLACES: u32 = 1 << 10;
-/// Part of the bound that a page takes at most, so that several partitions are copied at once.
+/// Part of what may be asked for that a page takes at most, so that several partitions are copied at once.
 const PAGE_PART: u64 = 8;
-/// The same where pages land as runs, for which some of them wait.
-const RUN_PAGE_PART: u64 = 12;
-/// Pages land as runs if the bound is so many bytes. With less on its way an engine would get runs so short that their
-/// flushes cost more than the rest.
+/// Part of what may be on its way that a page takes at most: where pages land as runs, some of them wait for others.
+const WAITING_PAGE_PART: u64 = 12;
+/// Pages land as runs if so many bytes may be on their way. With fewer an engine would get runs so short that their flushes
+/// cost more than the rest.
 const RUN_BOUND_MIN: u64 = 8 << 20;
 /// Smaller pages would cost more than they are worth.
 const PAGE_BYTES_MIN: u64 = 16 << 10;
 
 /// Bounds what all pulls of a node have on their way.
 pub(super) struct Rooms {
-    places: Arc<Semaphore>,
+    under_way: Arc<Semaphore>,
+    asked: Arc<Semaphore>,
     least: u64,
+    /// Whether a process that is killed leaves to the next what it had received.
+    spooled: bool,
     state: Mutex<State>,
 }
 
@@ -38,13 +44,25 @@ struct State {
     heard_bytes: u64,
 }
 
-/// The place of one page.
-pub(super) struct Room(#[expect(dead_code, reason = "kept until it is dropped")] Option<OwnedSemaphorePermit>);
+/// The place of one page, and where the page is kept aside.
+pub(super) struct Room {
+    _under_way: Option<OwnedSemaphorePermit>,
+    asked: Option<OwnedSemaphorePermit>,
+    kept: Option<JoinHandle<Option<Kept>>>,
+}
+
+/// What a page may take: bytes, and places of both bounds.
+struct Share {
+    bytes: u32,
+    under_way: u32,
+    asked: u32,
+}
 
 impl Rooms {
-    /// `least`: bytes that may be on their way, however few there are.
-    pub(super) fn new(least: u64) -> Self {
-        Self { places: Arc::new(Semaphore::new(PLACES as usize)), least, state: Mutex::default() }
+    /// `least`: bytes that may be on their way, however few there are. `spooled`: they survive the process.
+    pub(super) fn new(least: u64, spooled: bool) -> Self {
+        let [under_way, asked] = [(); 2].map(|()| Arc::new(Semaphore::new(PLACES as usize)));
+        Self { under_way, asked, least, spooled, state: Mutex::default() }
     }
 
     /// Copying for a target, which brings so many partitions here.
@@ -65,43 +83,70 @@ impl Rooms {
     /// Waits for room for a page of at most so many bytes; returns how many it may have. Whoever holds room until another
     /// page has come must not wait for it, or all might wait for each other.
     pub(super) async fn take(&self, bytes_max: u32) -> (Room, u32) {
-        let (places, bytes) = self.page(bytes_max);
+        let Share { bytes, under_way, asked } = self.share(bytes_max);
         // Never closed.
-        let permit = self.places.clone().acquire_many_owned(places).await.ok();
-        (Room(permit), bytes)
+        let under_way = self.under_way.clone().acquire_many_owned(under_way).await.ok();
+        let asked = self.asked.clone().acquire_many_owned(asked).await.ok();
+        (Room { _under_way: under_way, asked, kept: None }, bytes)
     }
 
     /// The same if there is room at once.
     pub(super) fn try_take(&self, bytes_max: u32) -> Option<(Room, u32)> {
-        let (places, bytes) = self.page(bytes_max);
-        let permit = self.places.clone().try_acquire_many_owned(places).ok()?;
-        Some((Room(Some(permit)), bytes))
+        let Share { bytes, under_way, asked } = self.share(bytes_max);
+        let under_way = self.under_way.clone().try_acquire_many_owned(under_way).ok()?;
+        let asked = self.asked.clone().try_acquire_many_owned(asked).ok()?;
+        Some((Room { _under_way: Some(under_way), asked: Some(asked), kept: None }, bytes))
     }
 
-    /// Places and bytes of a page.
-    fn page(&self, bytes_max: u32) -> (u32, u32) {
-        let bound = self.bound();
-        let part = if bound < RUN_BOUND_MIN { PAGE_PART } else { RUN_PAGE_PART };
-        let bytes = u64::from(bytes_max).min((bound / part).max(PAGE_BYTES_MIN));
-        let places = (bytes * u64::from(PLACES)).div_ceil(bound).clamp(1, u64::from(PLACES));
-        (u32::try_from(places).unwrap_or(PLACES), u32::try_from(bytes).unwrap_or(bytes_max))
+    fn share(&self, bytes_max: u32) -> Share {
+        let (under_way, asked) = self.bounds();
+        let most = (asked / PAGE_PART).min(under_way / WAITING_PAGE_PART).max(PAGE_BYTES_MIN);
+        let bytes = u64::from(bytes_max).min(most);
+        let places = |bound| {
+            let places = (bytes * u64::from(PLACES)).div_ceil(bound).clamp(1, u64::from(PLACES));
+            u32::try_from(places).unwrap_or(PLACES)
+        };
+        let (under_way, asked) = (places(under_way), places(asked));
+        Share { bytes: u32::try_from(bytes).unwrap_or(bytes_max), under_way, asked }
     }
 
     /// Whether there is room for pages to land as runs.
     pub(super) fn is_ample(&self) -> bool {
-        self.bound() >= RUN_BOUND_MIN
+        self.bounds().0 >= RUN_BOUND_MIN
     }
 
-    fn bound(&self) -> u64 {
+    /// Bytes that may be on their way until they are durable, and that may be asked for until they are kept aside.
+    fn bounds(&self) -> (u64, u64) {
         let state = self.state.lock();
         let mean = state.heard_bytes / state.heard.max(1);
-        under_way_max(mean.saturating_mul(state.partitions), self.least)
+        let bound = |spooled| under_way_max(mean.saturating_mul(state.partitions), self.least, spooled);
+        (bound(self.spooled), bound(false))
     }
 }
 
 impl Room {
-    /// Kept until something is durable.
+    /// Its page has come, and is being kept aside.
+    pub(super) fn keep(&mut self, kept: impl Future<Output = Option<Kept>> + Send + 'static) {
+        let asked = self.asked.take();
+        self.kept = Some(tokio::spawn(async move {
+            let kept = kept.await;
+            drop(asked);
+            kept
+        }));
+    }
+
+    /// Kept until its page is durable.
     pub(super) async fn until(self, submitted: Submitted) -> Result<(), StorageError> {
-        submitted.await
+        submitted.await?;
+        self.landed().await;
+        Ok(())
+    }
+
+    /// Its page is durable.
+    pub(super) async fn landed(self) {
+        let Some(kept) = self.kept else { return };
+        if let Ok(Some(kept)) = kept.await {
+            kept.landed();
+        }
     }
 }

@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use queue::{Batch, Held, Queue};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 use worker::Worker;
 
@@ -311,6 +311,16 @@ impl Shared {
             }
             queue.idle = true;
             self.filled.wait(&mut queue);
+            queue.idle = false;
+        }
+    }
+
+    /// Waits while nothing is queued but a short run that more may join.
+    fn wait_for_more(&self) {
+        let mut queue = self.queue.lock();
+        while let Some(left) = queue.may_wait(Instant::now()) {
+            queue.idle = true;
+            self.filled.wait_for(&mut queue, left);
             queue.idle = false;
         }
     }

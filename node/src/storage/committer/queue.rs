@@ -7,6 +7,7 @@ use crate::storage::engine::{Change, KEY_BYTES_MAX};
 use crate::storage::error::StorageError;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A batch takes no more changes once it has this many.
 pub(super) const BATCH_CHANGES_MAX: usize = 1024;
@@ -14,6 +15,10 @@ pub(super) const BATCH_CHANGES_MAX: usize = 1024;
 pub(super) const BATCH_BYTES_MAX: usize = 8 << 20;
 /// A batch of runs takes no more once it has this many bytes: writes that come now wait for it.
 const RUNS_BYTES_MAX: usize = 8 << 20;
+/// Runs are loaded once there are so many bytes of them, or something else waits too, or the first has waited for so long:
+/// what a table costs besides its bytes would take half of the time if they were small.
+const RUNS_BYTES_WANTED: usize = 6 << 20;
+const RUN_WAIT_MAX: Duration = Duration::from_millis(25);
 
 /// Changes that are committed together.
 pub(super) struct Batch {
@@ -29,6 +34,8 @@ pub(super) struct Batch {
     /// Decided without asking the engine.
     pub(super) refused: Option<StorageError>,
     pub(super) completion: Arc<Completion>,
+    /// When it was begun.
+    began: Instant,
 }
 
 /// What a reservation holds of the queue's bounds.
@@ -106,6 +113,14 @@ impl Queue {
         self.batches.is_empty()
     }
 
+    /// How much longer it is worth waiting for more, if nothing else waits than a run that is short.
+    pub(super) fn may_wait(&self, now: Instant) -> Option<Duration> {
+        let short = |batch: &Batch| !batch.run.is_empty() && batch.bytes < RUNS_BYTES_WANTED;
+        let batch =
+            self.batches.front().filter(|batch| self.batches.len() == 1 && !self.ending && short(batch))?;
+        RUN_WAIT_MAX.checked_sub(now.saturating_duration_since(batch.began)).filter(|left| !left.is_zero())
+    }
+
     pub(super) fn pop(&mut self) -> Option<Batch> {
         self.batches.pop_front()
     }
@@ -126,6 +141,7 @@ impl Batch {
             purpose: Purpose::Upkeep,
             refused: None,
             completion: Arc::default(),
+            began: Instant::now(),
         }
     }
 
@@ -163,4 +179,39 @@ impl Batch {
 
 fn fits(key_bytes: usize) -> bool {
     (1..=KEY_BYTES_MAX).contains(&key_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Space;
+    use bytes::Bytes;
+
+    fn run(number: u32, bytes: usize) -> Vec<Change> {
+        let key = Bytes::copy_from_slice(&number.to_be_bytes());
+        vec![Change::Put { space: Space::Data, key, value: Bytes::from(vec![0; bytes]) }]
+    }
+
+    #[test]
+    fn a_short_run_waits_a_little_for_more_and_for_nothing_else() {
+        let waits =
+            |queue: &Queue| queue.may_wait(queue.batches.front().map_or_else(Instant::now, |first| first.began));
+        let mut queue = Queue::default();
+        assert_eq!(waits(&queue), None);
+        let _first = queue.push_run(run(1, 1000), Vec::new(), Held::Nothing);
+        assert_eq!(waits(&queue), Some(RUN_WAIT_MAX));
+        assert_eq!(queue.may_wait(queue.batches[0].began + RUN_WAIT_MAX), None, "long enough");
+        let _second = queue.push_run(run(2, 1000), Vec::new(), Held::Nothing);
+        assert_eq!((queue.batches.len(), waits(&queue)), (1, Some(RUN_WAIT_MAX)));
+        queue.ending = true;
+        assert_eq!(waits(&queue), None);
+        queue.ending = false;
+        let _write = queue.push(run(3, 10), Held::Nothing);
+        assert_eq!(waits(&queue), None, "a client waits for what is behind it");
+        let _runs = queue.pop();
+        assert_eq!(waits(&queue), None, "no run");
+        let _write = queue.pop();
+        let _long = queue.push_run(run(4, RUNS_BYTES_WANTED), Vec::new(), Held::Nothing);
+        assert_eq!(waits(&queue), None);
+    }
 }

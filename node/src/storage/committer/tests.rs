@@ -271,7 +271,7 @@ async fn in_simulation_commits_take_the_time_told_and_gather_batches() {
     let engine = Arc::new(MemoryEngine::new());
     let commit_time = Duration::from_millis(20);
     let committer = Committer::inline(engine.clone(), &Limits::default(), commit_time, |_, _| {});
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let first = submit(&committer, put("a", "1")).await;
     tokio::task::yield_now().await;
     let second = submit(&committer, put("a", "2")).await;
