@@ -114,6 +114,7 @@ start_containerd() {
   [[ -e $run/node-$1/kubelet.conf ]] || make_node "$1"
   add_node_address "$1"
   make_cgroup "$cgroup/node-$1"
+  weigh "$cgroup/node-$1" "$pods_shares"
   spawn "containerd-node-$1" "daemons-node-$1" containerd --config "$run/node-$1/containerd.toml"
 }
 

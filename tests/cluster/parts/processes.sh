@@ -45,6 +45,17 @@ make_cgroup() {
   done < <(cgroup_hierarchies)
 }
 
+# weigh PATH SHARES: its part of the processors where others want them too; 1024
+# is that of a group of which nothing is said. Version 2 has another scale, by
+# the kubelet's own rule.
+weigh() {
+  if [[ -e /sys/fs/cgroup/cpu/$1/cpu.shares ]]; then
+    echo "$2" >"/sys/fs/cgroup/cpu/$1/cpu.shares"
+  elif [[ -e /sys/fs/cgroup/$1/cpu.weight ]]; then
+    echo $((1 + ($2 - 2) * 9999 / 262142)) >"/sys/fs/cgroup/$1/cpu.weight"
+  fi
+}
+
 # cgroup_processes [PATH]: the ids of all processes in and below it.
 cgroup_processes() {
   local top

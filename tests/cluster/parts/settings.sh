@@ -33,6 +33,12 @@ dns_service_ip=10.96.0.10
 api_url=https://$node_network.1:6443
 nodes_max=9
 
+# Parts of the processors, see weigh. The pods of a node have what a kubelet gives
+# them beside the other services of a host with two processors. The control plane
+# has hosts of its own elsewhere, so here it goes behind them.
+pods_shares=2048
+control_plane_shares=256
+
 [[ $cluster =~ ^[a-z]([a-z0-9-]{0,20}[a-z0-9])?$ ]] || {
   echo "ANNULUS_CLUSTER_NAME=$cluster: use up to 22 lower-case letters, digits and dashes" >&2
   exit 2

@@ -19,7 +19,7 @@ use turmoil::Sim;
 const VOLUMES_LOST_MAX: u32 = 1;
 /// How often dead processes are looked for.
 const WATCH_PAUSE: Duration = Duration::from_millis(300);
-/// How likely a node that copies is killed at each step, where the seed strikes at those.
+/// How likely a node that copies is killed at each step, where the seed has it.
 const PAGES_STRUCK: f64 = 0.02;
 const HOUR_MS: i64 = 3_600_000;
 /// What wall clocks are set to, from the right time.
@@ -111,7 +111,7 @@ impl Nemesis {
         let up = if self.shared.phase() == Phase::Chaos { self.up() } else { Vec::new() };
         let told = struck.into_iter().filter(|slot| up.contains(slot)).map(|slot| (slot, Fault::PowerLoss));
         let mut strikes: Vec<_> = told.collect();
-        for &slot in up.iter().filter(|_| self.shared.scenario.strikes) {
+        for &slot in up.iter().filter(|_| self.shared.scenario.kills_copying) {
             if self.shared.has_spooled(slot) && self.rng.random_bool(PAGES_STRUCK) {
                 strikes.push((slot, Fault::Crash));
             }

@@ -50,6 +50,8 @@ pub struct Scenario {
     pub parallel_moves: usize,
     /// Whether nodes lose power at the very moment when the operator hears that they have copied a partition.
     pub strikes: bool,
+    /// Whether nodes to which pages are on their way are killed.
+    pub kills_copying: bool,
     /// Faults that may happen, and their weights.
     pub faults: Vec<(Fault, u32)>,
 }
@@ -177,6 +179,7 @@ impl Scenario {
             parallel_moves: *pick(&mut rng, &[2, 8, 16]),
             fault_lasts_max: Duration::from_secs(4),
             strikes: false,
+            kills_copying: false,
             faults: faults(&mut rng),
         };
         scenario.focus(&mut upkeep);
@@ -193,6 +196,7 @@ impl Scenario {
             2 => {
                 self.faults = MOVES.to_vec();
                 self.strikes = true;
+                self.kills_copying = self.seed % 16 == 2;
                 // What is not yet on a disk when it is said to be stays so for long.
                 self.commit_time = Duration::from_millis(*pick(rng, &[60, 150, 300]));
                 self.operator_pause = Duration::from_millis(50);
