@@ -246,7 +246,9 @@ impl Pulls {
         let mut state = self.state.lock();
         state.copying.remove(&record);
         state.asked.remove(&record);
-        if state.copying.is_empty() {
+        let last = state.copying.is_empty();
+        drop(state);
+        if last {
             self.spool.clear();
         }
     }

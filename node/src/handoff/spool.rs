@@ -7,7 +7,7 @@
 
 mod page;
 
-pub(super) use page::SpooledPage;
+pub(super) use page::{Items, SpooledPage};
 
 use bytes::Bytes;
 use page::Mark;
@@ -23,7 +23,7 @@ use uuid::Uuid;
 /// Where Linux tells one start of the host from another.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Where pages are kept.
+/// Where pages are kept. `None`: nowhere, so that a process that is killed is sent again what was on its way.
 #[derive(Clone)]
 pub struct Spool(Option<Arc<Slots>>);
 
@@ -49,12 +49,6 @@ pub(super) struct Kept {
 }
 
 impl Spool {
-    /// Keeps nothing: a process that is killed is sent again what was on its way.
-    #[must_use]
-    pub fn nowhere() -> Self {
-        Self(None)
-    }
-
     /// Keeps pages of this incarnation in files of a directory, until the host starts anew. Where that cannot be told, or
     /// the directory not be made, it keeps nothing.
     #[must_use]
@@ -67,7 +61,7 @@ impl Spool {
             Ok(boot) => Self::new(Place::Directory(directory.to_owned()), Mark { boot, incarnation }),
             Err(error) => {
                 tracing::warn!(%error, "pages on their way are not kept aside; a killed node is sent them again");
-                Self::nowhere()
+                Self(None)
             }
         }
     }
@@ -107,13 +101,13 @@ impl Spool {
         kept.map_err(|error| tracing::debug!(%error, "a page is not kept aside")).ok()
     }
 
-    /// Every page that this incarnation has kept since the host started, in the order of their places.
-    pub(super) fn found(&self) -> Vec<SpooledPage> {
+    /// Every page that this incarnation has kept since the host started, and what is in it, in the order of their places.
+    pub(super) fn found(&self) -> Vec<(SpooledPage, Items)> {
         let Some(slots) = &self.0 else { return Vec::new() };
         let all = slots.read_all();
         let mut pages: Vec<_> =
             all.into_iter().filter_map(|bytes| SpooledPage::parse(slots.mark, bytes)).collect();
-        pages.sort_by(|one, other| (one.record, &one.before).cmp(&(other.record, &other.before)));
+        pages.sort_by(|(one, _), (other, _)| (one.record, &one.before).cmp(&(other.record, &other.before)));
         pages
     }
 
@@ -205,8 +199,12 @@ mod tests {
         SpooledPage { record, source: 3, before: before.into(), packed, checksum }
     }
 
+    fn pages(spool: &Spool) -> Vec<SpooledPage> {
+        spool.found().into_iter().map(|(page, _)| page).collect()
+    }
+
     fn found(spool: &Spool) -> Vec<(u32, Bytes)> {
-        spool.found().into_iter().map(|page| (page.record.partition, page.before)).collect()
+        pages(spool).into_iter().map(|page| (page.record.partition, page.before)).collect()
     }
 
     #[tokio::test]
@@ -221,7 +219,7 @@ mod tests {
             let first = spool.keep(&page(2, "a", "one")).await.unwrap();
             let given_up = spool.keep(&page(1, "", "none")).await.unwrap();
             drop(given_up);
-            assert_eq!(spool.found(), [page(2, "a", "one"), page(2, "b", "two")]);
+            assert_eq!(pages(&spool), [page(2, "a", "one"), page(2, "b", "two")]);
             first.landed();
             assert_eq!(found(&open(me)).len(), 2, "whoever reads it knows that it has landed");
             let third = spool.keep(&page(3, "", "in its place")).await.unwrap();
@@ -248,7 +246,7 @@ mod tests {
         write(&file, &header, &[]).unwrap();
         assert!(spool.found().is_empty(), "its header is there, and the content of another");
         write(&file, &header, &shorter.packed).unwrap();
-        assert_eq!(spool.found(), [shorter], "whatever is behind it");
+        assert_eq!(pages(&spool), [shorter], "whatever is behind it");
         fs::write(&file, &whole[..whole.len() - 1]).unwrap();
         assert!(spool.found().is_empty());
     }

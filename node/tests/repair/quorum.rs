@@ -1,6 +1,6 @@
 //! Quorums while lists have another length than n, as they do between a change of n and the end of its moves.
 
-use super::cluster::{Cluster, wall_ms, written};
+use super::cluster::{Cluster, until, wall_ms, written};
 use annulus_node::config::Limits;
 use bytes::Bytes;
 use dynamo::object::Object;
@@ -81,22 +81,15 @@ async fn a_node_that_is_being_filled_has_others_coordinate() {
     for node in 0..4 {
         cluster.start(node, limits.clone()).await;
     }
-    let (began, at) = (Instant::now(), usize::from(filling.0));
-    while get(&cluster, at).await != "$5\r\nvalue\r\n" {
-        assert!(began.elapsed() < PATIENCE, "the others do not answer: {}", get(&cluster, at).await);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let at = usize::from(filling.0);
+    until("the others answer", PATIENCE, async || get(&cluster, at).await == "$5\r\nvalue\r\n").await;
     assert_eq!(ask(&cluster, at, "SET key other").await, "+OK\r\n");
     for member in holders.iter().chain([&filling]) {
-        let values = || {
-            let object = cluster.stored(usize::from(member.0), b"key")?;
-            Some(Object::decode(object).unwrap().sibling_count())
-        };
-        while values().is_none() || cluster.stored(usize::from(member.0), b"key").as_ref() == Some(&value) {
-            assert!(began.elapsed() < PATIENCE, "{member} does not get it");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert_eq!(values(), Some(1), "what was there stands beside what was written, at {member}");
+        let stored = || cluster.stored(usize::from(member.0), b"key");
+        let what = format!("{member} gets it");
+        until(&what, PATIENCE, async || stored().is_some_and(|object| object != value)).await;
+        let values = stored().map(|object| Object::decode(object).unwrap().sibling_count());
+        assert_eq!(values, Some(1), "what was there stands beside what was written, at {member}");
     }
     cluster.stop().await;
 }

@@ -15,11 +15,10 @@ control_plane_alive() {
 
 # A cluster of tests starts empty each time, so etcd need not wait for the disk.
 start_etcd() {
-  make_cgroup "$cgroup/control-plane"
-  weigh "$cgroup/control-plane" "$control_plane_shares"
   spawn etcd control-plane etcd --data-dir "$run/etcd" --unsafe-no-fsync \
     --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
     --listen-peer-urls http://127.0.0.1:2380
+  weigh "$cgroup/control-plane" "$control_plane_shares"
 }
 
 etcd_answers() { in_netns bash -c 'exec 3<>/dev/tcp/127.0.0.1/2379'; }

@@ -229,17 +229,19 @@ impl Shared {
 
     /// Whether pages are kept aside on the volume of a slot.
     pub fn has_spooled(&self, slot: usize) -> bool {
-        let slots = self.slots.lock();
-        let volume = slots.get(slot).and_then(|slot| slot.volume.as_ref());
-        volume.is_some_and(|volume| !volume.disk.spool().lock().is_empty())
+        self.disk(slot).is_some_and(|disk| !disk.spool().lock().is_empty())
     }
 
     /// The process of a host is about to be killed, which leaves what it has kept aside as it is.
     pub fn leave_spool(&self, host: usize) {
-        // The operator has no volume.
-        if let Some(volume) = self.slots.lock().get(host).and_then(|slot| slot.volume.as_ref()) {
-            volume.disk.leave_spool();
+        if let Some(disk) = self.disk(host) {
+            disk.leave_spool();
         }
+    }
+
+    /// The disk of a host, while it has one; the operator has none.
+    fn disk(&self, host: usize) -> Option<Arc<Disk>> {
+        Some(self.slots.lock().get(host)?.volume.as_ref()?.disk.clone())
     }
 
     /// A random number of the run's own stream.

@@ -170,7 +170,12 @@ impl<'a> Copying<'a> {
                 let submitted = self.merge(&received).await?;
                 drop(flight);
                 let next = self.next_page(&received, ahead);
-                let (durable, next) = tokio::join!(self.all_durable(submitted, room), next);
+                let durable = async {
+                    self.all_durable(submitted).await?;
+                    room.landed().await;
+                    Ok::<_, PullError>(())
+                };
+                let (durable, next) = tokio::join!(durable, next);
                 durable?;
                 // The last page's record is durable by now, most likely.
                 if let Some(recorded) = recorded.replace(self.record_items(&received).await) {
@@ -328,11 +333,10 @@ impl<'a> Copying<'a> {
         self.pulls.replica.committer().submit(records, reservation)
     }
 
-    async fn all_durable(&self, submitted: Vec<Submitted>, room: Room) -> Result<(), PullError> {
+    pub(super) async fn all_durable(&self, submitted: Vec<Submitted>) -> Result<(), PullError> {
         for submitted in submitted {
             self.checked(submitted.await)?;
         }
-        room.landed().await;
         Ok(())
     }
 
@@ -344,7 +348,7 @@ impl<'a> Copying<'a> {
         Ok(())
     }
 
-    pub(super) fn checked(&self, durable: Result<(), StorageError>) -> Result<(), PullError> {
+    fn checked(&self, durable: Result<(), StorageError>) -> Result<(), PullError> {
         if planted::is("synced-before-sync") {
             return Ok(());
         }

@@ -2,9 +2,8 @@
 
 use super::copy::Copying;
 use super::{MoveRecord, PullError, Pulls};
-use crate::handoff::packed::unpack;
 use crate::handoff::record::Cursor;
-use crate::handoff::spool::SpooledPage;
+use crate::handoff::spool::{Items, SpooledPage};
 use crate::storage::Submitted;
 use std::collections::BTreeMap;
 
@@ -16,9 +15,9 @@ impl Pulls {
     /// anyone hears from this node, for what it says of itself takes these pages for stored.
     pub async fn recover(&self) {
         let (mut ends, mut landing) = (Ends::new(), Vec::new());
-        for page in self.spool.found() {
+        for (page, items) in self.spool.found() {
             let partition = page.record.partition;
-            match self.take_up(page, &mut ends).await {
+            match self.take_up(page, items, &mut ends).await {
                 Ok(submitted) => landing.extend(submitted),
                 Err(error) => tracing::info!(%error, partition, "a page that was kept aside is sent again"),
             }
@@ -36,8 +35,13 @@ impl Pulls {
     }
 
     /// Stores a page if copying goes on with it.
-    async fn take_up(&self, page: SpooledPage, ends: &mut Ends) -> Result<Option<Submitted>, PullError> {
-        let SpooledPage { record, source, before, packed, checksum } = page;
+    async fn take_up(
+        &self,
+        page: SpooledPage,
+        items: Items,
+        ends: &mut Ends,
+    ) -> Result<Option<Submitted>, PullError> {
+        let SpooledPage { record, source, before, .. } = page;
         let Some((installed, me, _)) = self.is_wanted(record) else { return Ok(None) };
         let mut copying = Copying::new(self, record, &installed, me);
         copying.source = source;
@@ -45,17 +49,17 @@ impl Pulls {
             Some(end) => Some(end.clone()),
             None => copying.cursor()?,
         };
-        let goes_on = end.map_or(before.is_empty(), |end| end.source == source && end.after == before);
-        let Some(items) = unpack(packed, checksum).filter(|_| goes_on) else { return Ok(None) };
+        if !end.map_or(before.is_empty(), |end| end.source == source && end.after == before) {
+            return Ok(None);
+        }
         let received = copying.received(items, true, &before);
         ends.insert(record, Cursor { source, after: received.after.clone() });
         if let Some(submitted) = copying.insert(&received, true).await? {
             return Ok(Some(submitted));
         }
         // It had landed, and how far the copying is had not been written; or something else is there.
-        for submitted in copying.merge(&received).await? {
-            copying.checked(submitted.await)?;
-        }
+        let merged = copying.merge(&received).await?;
+        copying.all_durable(merged).await?;
         Ok(Some(copying.record_items(&received).await))
     }
 }

@@ -29,6 +29,9 @@ pub(in crate::handoff) struct SpooledPage {
     pub checksum: u32,
 }
 
+/// Keys and objects of a page.
+pub(in crate::handoff) type Items = Vec<(Bytes, Bytes)>;
+
 impl SpooledPage {
     /// What is written before the items; `None`: they are too many.
     pub(super) fn header(&self, mark: Mark) -> Option<Bytes> {
@@ -47,8 +50,8 @@ impl SpooledPage {
         Some(header.freeze())
     }
 
-    /// Reads a page; `None`: it is another's, or not whole. There may be anything behind it.
-    pub(super) fn parse(mark: Mark, bytes: Bytes) -> Option<Self> {
+    /// Reads a page and takes it apart; `None`: it is another's, or not whole. There may be anything behind it.
+    pub(super) fn parse(mark: Mark, bytes: Bytes) -> Option<(Self, Items)> {
         let mut rest = bytes.clone();
         let uuid = |rest: &mut Bytes| rest.try_get_u128().ok().map(Uuid::from_u128);
         if rest.try_get_u8().ok()? != VERSION
@@ -65,8 +68,8 @@ impl SpooledPage {
             return None;
         }
         let packed = rest.split_to(packed_len);
-        unpack(packed.clone(), checksum)?;
-        Some(Self { record, source, before, packed, checksum })
+        let items = unpack(packed.clone(), checksum)?;
+        Some((Self { record, source, before, packed, checksum }, items))
     }
 }
 
@@ -92,10 +95,11 @@ mod tests {
                 SpooledPage { record, source: noise.number(), before: noise.bytes(20).into(), packed, checksum };
             let mark = Mark { boot: Uuid::from_u128(1), incarnation: Uuid::from_u128(2) };
             let good = [&page.header(mark).unwrap()[..], &page.packed[..]].concat();
-            assert_eq!(SpooledPage::parse(mark, good.clone().into()).as_ref(), Some(&page));
-            assert!(SpooledPage::parse(Mark { incarnation: Uuid::nil(), ..mark }, good.clone().into()).is_none());
+            let parse = |mark, bytes: Bytes| SpooledPage::parse(mark, bytes).map(|(page, _)| page);
+            assert_eq!(parse(mark, good.clone().into()).as_ref(), Some(&page));
+            assert!(parse(Mark { incarnation: Uuid::nil(), ..mark }, good.clone().into()).is_none());
             let bytes = Bytes::from(damaged(noise, &good, &good[..20]));
-            let parsed = within(1024 + 32 * bytes.len(), || SpooledPage::parse(mark, bytes.clone()));
+            let parsed = within(1024 + 32 * bytes.len(), || parse(mark, bytes.clone()));
             assert!(parsed.is_none_or(|parsed| parsed == page), "a checksum covers every byte");
         });
     }

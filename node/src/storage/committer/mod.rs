@@ -315,14 +315,15 @@ impl Shared {
         }
     }
 
-    /// Waits while nothing is queued but a short run that more may join.
-    fn wait_for_more(&self) {
+    /// The batch whose turn it is, once it is not worth waiting for more to join it.
+    fn pop_when_ready(&self) -> Option<Batch> {
         let mut queue = self.queue.lock();
         while let Some(left) = queue.may_wait(Instant::now()) {
             queue.idle = true;
             self.filled.wait_for(&mut queue, left);
             queue.idle = false;
         }
+        queue.pop()
     }
 
     fn next_batch(&self) -> Result<Option<Batch>, Ended> {

@@ -24,9 +24,7 @@ impl<F: Fn(&[Change], &Result<(), StorageError>)> Worker<F> {
             // Where processors are scarce, whoever is ready to run may have changes to add, and the more a flush makes
             // durable, the less each costs. Where they are not, this returns at once.
             std::thread::yield_now();
-            self.shared.wait_for_more();
-            let batch = self.shared.queue.lock().pop();
-            if let Some(batch) = batch {
+            if let Some(batch) = self.shared.pop_when_ready() {
                 self.commit(batch);
             }
         }
