@@ -39,7 +39,7 @@ pub struct Limits {
     pub hint_bytes_max: u64,
     /// Writes are refused when the disk has less than this left, in bytes.
     pub disk_reserve_bytes: u64,
-    /// Partitions copied to this node at once.
+    /// Partitions copied to this node at once; half of it beside clients.
     pub parallel_pulls_max: usize,
     /// Of what moves copy to this node, so many bytes may be on their way at once, however little that is in all. What is
     /// on its way is sent again if the node dies.
@@ -91,7 +91,7 @@ impl Default for Limits {
             peer_requests_max: 64 << 10,
             hint_bytes_max: 1 << 30,
             disk_reserve_bytes: 256 << 20,
-            parallel_pulls_max: 8,
+            parallel_pulls_max: 16,
             pull_bytes_under_way_min: 512 << 10,
             transfer_bytes_per_second_max: None,
             hint_pause: Duration::from_millis(500),

@@ -3,9 +3,9 @@
 //! The client is a stock one: the `redis` crate's connection manager, which reconnects by itself. A request that fails is
 //! tried again as redis-py and others do by default; both the tries and the failures are counted.
 
+use crate::latencies::Latencies;
 use crate::ledger::{Ledger, Tally, Verdict, value};
 use anyhow::Context;
-use hdrhistogram::Histogram;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, FromRedisValue};
@@ -17,8 +17,6 @@ use tokio::task::JoinSet;
 /// Tries of one request before it counts as failed.
 const TRIES_MAX: u32 = 4;
 const TRY_PAUSE: Duration = Duration::from_millis(100);
-/// Longest time that is told from longer ones: more than all tries can take.
-const LATENCY_MICROS_MAX: u64 = 60_000_000;
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Counters of a running workload.
@@ -36,37 +34,6 @@ pub struct Counters {
     pub last_error: std::sync::Mutex<Option<String>>,
     /// How long requests took, in microseconds, all tries and pauses between them included.
     latencies: std::sync::Mutex<Latencies>,
-}
-
-/// How long requests took.
-#[derive(Debug)]
-pub struct Latencies(Histogram<u64>);
-
-impl Default for Latencies {
-    fn default() -> Self {
-        let bounds = Histogram::new_with_bounds(1, LATENCY_MICROS_MAX, 3);
-        Self(bounds.unwrap_or_else(|_| unreachable!("three digits and these bounds are allowed")))
-    }
-}
-
-impl Latencies {
-    /// The time, in milliseconds, within which this share of the requests was answered.
-    #[must_use]
-    pub fn quantile_ms(&self, quantile: f64) -> f64 {
-        self.0.value_at_quantile(quantile) as f64 / 1e3
-    }
-
-    /// Adds what was measured at another time.
-    pub fn add(&mut self, others: &Self) {
-        // Both have the same bounds.
-        let _ = self.0.add(&others.0);
-    }
-
-    /// How many requests were measured.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.0.len()
-    }
 }
 
 impl Counters {
@@ -261,7 +228,7 @@ async fn tries<T: FromRedisValue>(
             Ok(answer) => {
                 counters.requests.fetch_add(1, Ordering::Relaxed);
                 if let Ok(mut latencies) = counters.latencies.lock() {
-                    latencies.0.saturating_record(begun.elapsed().as_micros() as u64);
+                    latencies.record(begun.elapsed());
                 }
                 return Some(answer);
             }

@@ -2,6 +2,7 @@
 //! its holders and compare with enough others, then say so. Where lists get shorter those who stay compare, too.
 
 mod copy;
+mod fetch_ahead;
 mod order;
 mod recover;
 mod room;
@@ -34,6 +35,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Of the partitions that may be copied at once, what one takes beside clients.
+const PLACES_BESIDE_CLIENTS: u32 = 2;
 
 /// Copying that has got nowhere for so long says whom it waits for.
 const STALLED: Duration = Duration::from_secs(5);
@@ -112,7 +116,7 @@ impl Pulls {
         let (synced, _) = record::recorded(engine)?;
         let state = State { synced, moved: MovedTotal::read(engine)?, ..State::default() };
         Ok(Arc::new(Self {
-            at_once: Arc::new(Semaphore::new(limits.parallel_pulls_max)),
+            at_once: Arc::new(Semaphore::new(limits.parallel_pulls_max.max(PLACES_BESIDE_CLIENTS as usize))),
             pace: Pace::new(limits.transfer_bytes_per_second_max, foreground.clone()),
             room: Rooms::new(limits.pull_bytes_under_way_min, spool.keeps()),
             spool,
@@ -228,7 +232,8 @@ impl Pulls {
 
     async fn pull_until_synced(self: Arc<Self>, record: MoveRecord, shutdown: CancellationToken) {
         loop {
-            let Ok(permit) = self.at_once.clone().acquire_owned().await else { return };
+            let places = if self.pace.is_alone() { 1 } else { PLACES_BESIDE_CLIENTS };
+            let Ok(permit) = self.at_once.clone().acquire_many_owned(places).await else { return };
             let pulled = tokio::select! {
                 () = shutdown.cancelled() => return,
                 pulled = self.pull(record) => pulled,

@@ -48,11 +48,16 @@ pub async fn clean_up(kvc: &Kvc) -> anyhow::Result<()> {
 
 /// Fills the cluster and starts reads and writes.
 pub async fn load(kvc: &Kvc) -> anyhow::Result<(Vec<String>, Workload)> {
+    load_of(kvc, SHAPE).await
+}
+
+/// The same with more or less in it.
+pub async fn load_of(kvc: &Kvc, shape: Shape) -> anyhow::Result<(Vec<String>, Workload)> {
     let addresses = vec![kvc.address().await?];
     let counters = Arc::new(Counters::default());
-    let ledgers = workload::load(&addresses, SHAPE, &counters).await?;
+    let ledgers = workload::load(&addresses, shape, &counters).await?;
     ensure!(counters.failed.load(Ordering::Relaxed) == 0, "writes failed while nothing was wrong");
-    let workload = Workload::start(&addresses, SHAPE, ledgers, Duration::from_millis(5)).await?;
+    let workload = Workload::start(&addresses, shape, ledgers, Duration::from_millis(5)).await?;
     Ok((addresses, workload))
 }
 

@@ -1,18 +1,24 @@
 //! Everything that an operator does to a cluster, one thing after the other under one load: what it costs those who use
 //! the cluster meanwhile, while partitions move and while pods start and end. What only the latter costs on this machine is
-//! seen from another cluster that comes and goes beside it.
+//! seen from another cluster that comes and goes beside it, and what the machine itself makes of less than a request from a
+//! write and a waking that are tried in the same moments.
 
-use crate::harness::{Failures, LIMIT, clean_up, cluster, load, verify};
+use crate::harness::{Failures, LIMIT, clean_up, cluster, load_of, verify};
 use annulus_tests::kvc::Kvc;
-use annulus_tests::workload::{Counters, Latencies};
+use annulus_tests::latencies::Latencies;
+use annulus_tests::probe::{Measured, Probe};
+use annulus_tests::workload::{Counters, Shape};
 use anyhow::{Context, ensure};
 use std::collections::BTreeSet;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long the cluster is watched while nothing is done to it.
 const REST: Duration = Duration::from_secs(8);
+/// So much that what moves takes longer than the pods.
+const SHAPE: Shape = Shape { writers: 8, keys: 20_000, value_bytes: 1_000 };
 const ZONES: &str = "zones: {topologyKey: topology.kubernetes.io/zone}";
 
 /// How often it is looked whether partitions move.
@@ -22,19 +28,27 @@ const LOOK: Duration = Duration::from_millis(200);
 struct Row {
     what: &'static str,
     seconds: f64,
-    before: Latencies,
-    during: During,
+    before: Span,
+    during: Span,
     retries: u64,
     failed: u64,
     moved: String,
 }
 
-/// What requests took meanwhile.
+/// What is looked at throughout.
+struct Observer {
+    counters: Arc<Counters>,
+    probe: Probe,
+}
+
+/// What requests took in some span of time.
 #[derive(Default)]
-struct During {
+struct Span {
     all: Latencies,
     /// While some partition had two lists.
     moving: Latencies,
+    /// What the machine made of the simplest things.
+    machine: Measured,
 }
 
 #[tokio::test]
@@ -42,8 +56,11 @@ struct During {
 async fn every_operation_goes_on_under_load_without_a_failed_request() -> anyhow::Result<()> {
     let kvc = cluster("operations", 3, ZONES).await?;
     zones_are_kept_apart(&kvc).await?;
-    let (addresses, workload) = load(&kvc).await?;
-    let counters = workload.counters.clone();
+    let (addresses, workload) = load_of(&kvc, SHAPE).await?;
+    let observer = Observer {
+        counters: workload.counters.clone(),
+        probe: Probe::start(env!("CARGO_TARGET_TMPDIR").as_ref())?,
+    };
     let operations: [(&'static str, &str, i32); 7] = [
         ("scale out 3 -> 5", r#"{"spec":{"replicas":5}}"#, 5),
         ("n 3 -> 5", r#"{"spec":{"replicationFactor":5}}"#, 5),
@@ -59,19 +76,20 @@ async fn every_operation_goes_on_under_load_without_a_failed_request() -> anyhow
             kvc.patch(patch).await?;
             kvc.settled(replicas, LIMIT).await.map(drop)
         };
-        rows.push(watched(&kvc, &counters, what, patched).await?);
+        rows.push(watched(&kvc, &observer, what, patched).await?);
     }
     let mut beside = None;
     let comes = async {
         beside = Some(cluster("beside", 3, ZONES).await?);
         Ok(())
     };
-    rows.push(watched(&kvc, &counters, "another cluster starts", comes).await?);
+    rows.push(watched(&kvc, &observer, "another cluster starts", comes).await?);
     let beside = beside.context("it did not start")?;
-    rows.push(watched(&kvc, &counters, "another cluster ends", clean_up(&beside)).await?);
+    rows.push(watched(&kvc, &observer, "another cluster ends", clean_up(&beside)).await?);
+    let after = rest(&kvc, &observer).await?;
     zones_are_kept_apart(&kvc).await?;
     ensure!(kvc.ring().await?.partitions.len() == 512, "the partitions were not split");
-    print(&rows);
+    print(&rows, &after);
     verify(&addresses, workload, Failures::None).await?;
     clean_up(&kvc).await
 }
@@ -79,19 +97,19 @@ async fn every_operation_goes_on_under_load_without_a_failed_request() -> anyhow
 /// Does something to the cluster, or beside it.
 async fn watched(
     kvc: &Kvc,
-    counters: &Counters,
+    observer: &Observer,
     what: &'static str,
     operation: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<Row> {
-    // Looking on takes something of the machine, too: before it is looked as often as it is later.
-    drop(counters.take_latencies());
-    let before = During::of(kvc, counters, rest(kvc)).await?.all;
+    let before = rest(kvc, observer).await?;
+    let counters = &observer.counters;
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let (retries, failed) = (read(&counters.retries), read(&counters.failed));
     let last = async || anyhow::Ok(kvc.get().await?.status.and_then(|status| status.last_rebalance));
     let earlier = last().await?.map(|last| last.since);
     let begun = Instant::now();
-    let during = During::of(kvc, counters, operation).await?;
+    println!("{what} ...");
+    let during = Span::of(kvc, observer, operation).await?;
     let moved = last().await?.filter(|last| Some(last.since) != earlier && last.bytes_minimum > 0);
     Ok(Row {
         what,
@@ -106,23 +124,26 @@ async fn watched(
     })
 }
 
-/// A time in which nothing is done to the cluster, and it is asked how it is as often as if something were.
-async fn rest(kvc: &Kvc) -> anyhow::Result<()> {
+/// A time in which nothing is done to the cluster. Looking on takes something of the machine, too, so it is looked as often
+/// as if something were.
+async fn rest(kvc: &Kvc, observer: &Observer) -> anyhow::Result<Span> {
+    drop((observer.counters.take_latencies(), observer.probe.take()));
     let ends = Instant::now() + REST;
-    kvc.until("at rest for a while", LIMIT, |_| Instant::now() >= ends).await.map(drop)
+    let over = kvc.until("at rest for a while", LIMIT, |_| Instant::now() >= ends);
+    Span::of(kvc, observer, async { over.await.map(drop) }).await
 }
 
-impl During {
+impl Span {
     /// Carries something out, and looks what requests take meanwhile.
     async fn of(
         kvc: &Kvc,
-        counters: &Counters,
+        observer: &Observer,
         operation: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<Self> {
         let (mut during, mut operation) = (Self::default(), pin!(operation));
         loop {
             let ended = tokio::time::timeout(LOOK, &mut operation).await;
-            during.take(counters, moves(kvc).await?);
+            during.take(observer, moves(kvc).await?);
             if let Ok(ended) = ended {
                 return ended.map(|()| during);
             }
@@ -130,8 +151,9 @@ impl During {
     }
 
     /// Takes what was measured since the last time.
-    fn take(&mut self, counters: &Counters, moves: bool) {
-        let lately = counters.take_latencies();
+    fn take(&mut self, observer: &Observer, moves: bool) {
+        let lately = observer.counters.take_latencies();
+        self.machine.add(&observer.probe.take());
         self.all.add(&lately);
         if moves {
             self.moving.add(&lately);
@@ -159,22 +181,28 @@ async fn zones_are_kept_apart(kvc: &Kvc) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print(rows: &[Row]) {
+/// With the 99th percentiles of each span, in milliseconds: what requests took, and what the machine did.
+fn print(rows: &[Row], after: &Span) {
     println!(
-        "| operation | seconds | requests | tried again | failed | p50 ms | p99 before | p99 | p99 moving | moved / min |"
+        "| operation | seconds | requests | tried again | failed | moved / min | p50 | p99 before | during | moving | after \
+         | sync before | during | after | wake before | during | after |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
-    for Row { what, seconds, before, during, retries, failed, moved } in rows {
-        let moving = match during.moving.count() {
+    println!("|{}", "---|".repeat(17));
+    let befores = rows.iter().map(|row| &row.before);
+    for (row, after) in rows.iter().zip(befores.skip(1).chain([after])) {
+        let Row { what, seconds, before, during, retries, failed, moved } = row;
+        let p99 = |latencies: &Latencies| match latencies.count() {
             0 => "-".to_owned(),
-            _ => format!("{:.1}", during.moving.quantile_ms(0.99)),
+            _ => format!("{:.1}", latencies.quantile_ms(0.99)),
         };
-        println!(
-            "| {what} | {seconds:.1} | {} | {retries} | {failed} | {:.1} | {:.1} | {:.1} | {moving} | {moved} |",
-            during.all.count(),
-            during.all.quantile_ms(0.5),
-            before.quantile_ms(0.99),
-            during.all.quantile_ms(0.99),
-        );
+        let spans = [before, during, after];
+        let cells = [
+            vec![p99(&before.all), p99(&during.all), p99(&during.moving), p99(&after.all)],
+            spans.map(|span| p99(&span.machine.sync)).to_vec(),
+            spans.map(|span| p99(&span.machine.wake)).to_vec(),
+        ];
+        let (requests, p50) = (during.all.count(), during.all.quantile_ms(0.5));
+        let cells = cells.concat().join(" | ");
+        println!("| {what} | {seconds:.1} | {requests} | {retries} | {failed} | {moved} | {p50:.1} | {cells} |");
     }
 }

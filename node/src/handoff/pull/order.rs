@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// So many partitions behind the one whose turn it is are fetched already: two pages of the next, one of each other.
-/// Together they must leave room for its own: see `room`.
-const AHEAD: usize = 4;
+/// So many partitions behind the one whose turn it is are fetched already. Together they must leave room for its own pages:
+/// see `room`.
+pub(super) const AHEAD: usize = 4;
 /// If nothing lands for so long, the partition whose turn it is is passed over.
 const PATIENCE: Duration = Duration::from_millis(250);
 
@@ -71,11 +71,6 @@ impl Place<'_> {
         self.behind_at_most(0).await;
     }
 
-    /// Whether it is its turn, or will be next.
-    pub(super) fn is_next(&self) -> bool {
-        self.is_behind_at_most(1)
-    }
-
     /// A page has landed.
     pub(super) fn landed(&self) {
         self.order.moved();
@@ -122,7 +117,6 @@ mod tests {
         let places: Vec<Place<'_>> = [7, 5, 9, 6].map(|partition| order.enter(partition)).into();
         let [seven, five, nine, six] = <[Place<'_>; 4]>::try_from(places).ok().unwrap();
         five.turn().await;
-        assert!(five.is_next() && six.is_next() && !seven.is_next());
         for place in [&six, &seven] {
             place.near().await;
             assert!(is_waiting(place.turn()).await);

@@ -44,7 +44,7 @@ impl Pulls {
         let SpooledPage { record, source, before, .. } = page;
         let Some((installed, me, _)) = self.is_wanted(record) else { return Ok(None) };
         let mut copying = Copying::new(self, record, &installed, me);
-        copying.source = source;
+        copying.from.source = source;
         let end = match ends.get(&record) {
             Some(end) => Some(end.clone()),
             None => copying.cursor()?,
@@ -52,7 +52,7 @@ impl Pulls {
         if !end.map_or(before.is_empty(), |end| end.source == source && end.after == before) {
             return Ok(None);
         }
-        let received = copying.received(items, true, &before);
+        let received = copying.from.received(items, true, &before);
         ends.insert(record, Cursor { source, after: received.after.clone() });
         if let Some(submitted) = copying.insert(&received, true).await? {
             return Ok(Some(submitted));

@@ -14,9 +14,11 @@ use tokio::task::JoinHandle;
 /// What a bound is divided into.
 const PLACES: u32 = 1 << 10;
 /// Part of what may be asked for that a page takes at most, so that several partitions are copied at once.
-const PAGE_PART: u64 = 8;
+const PAGE_PART: u64 = 4;
 /// Part of what may be on its way that a page takes at most: where pages land as runs, some of them wait for others.
 const WAITING_PAGE_PART: u64 = 12;
+/// Part of what may be on its way that waits for the turn of a partition to land.
+const WAITING_PART: u64 = 8;
 /// Pages land as runs if so many bytes may be on their way. With fewer an engine would get runs so short that their flushes
 /// cost more than the rest.
 const RUN_BOUND_MIN: u64 = 8 << 20;
@@ -90,18 +92,17 @@ impl Rooms {
         (Room { _under_way: under_way, asked, kept: None }, bytes)
     }
 
-    /// The same if there is room at once.
-    pub(super) fn try_take(&self, bytes_max: u32) -> Option<(Room, u32)> {
-        let Share { bytes, under_way, asked } = self.share(bytes_max);
-        let under_way = self.under_way.clone().try_acquire_many_owned(under_way).ok()?;
-        let asked = self.asked.clone().try_acquire_many_owned(asked).ok()?;
-        Some((Room { _under_way: Some(under_way), asked: Some(asked), kept: None }, bytes))
+    /// How many pages of at most so many bytes may wait for the turn of their partition to land: with those of the others
+    /// they must leave room for the one whose turn it is.
+    pub(super) fn pages_waiting_max(&self, bytes_max: u32) -> usize {
+        let (under_way, asked) = self.bounds();
+        let waiting = under_way / WAITING_PART / u64::from(bytes_max).min(page_bytes_max(under_way, asked));
+        usize::try_from(waiting).unwrap_or(usize::MAX)
     }
 
     fn share(&self, bytes_max: u32) -> Share {
         let (under_way, asked) = self.bounds();
-        let most = (asked / PAGE_PART).min(under_way / WAITING_PAGE_PART).max(PAGE_BYTES_MIN);
-        let bytes = u64::from(bytes_max).min(most);
+        let bytes = u64::from(bytes_max).min(page_bytes_max(under_way, asked));
         let places = |bound| {
             let places = (bytes * u64::from(PLACES)).div_ceil(bound).clamp(1, u64::from(PLACES));
             u32::try_from(places).unwrap_or(PLACES)
@@ -122,6 +123,10 @@ impl Rooms {
         let bound = |spooled| under_way_max(mean.saturating_mul(state.partitions), self.least, spooled);
         (bound(self.spooled), bound(false))
     }
+}
+
+fn page_bytes_max(under_way: u64, asked: u64) -> u64 {
+    (asked / PAGE_PART).min(under_way / WAITING_PAGE_PART).max(PAGE_BYTES_MIN)
 }
 
 impl Room {
@@ -147,6 +152,35 @@ impl Room {
         let Some(kept) = self.kept else { return };
         if let Ok(Some(kept)) = kept.await {
             kept.landed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handoff::pull::fetch_ahead::WAITING_MAX;
+    use crate::handoff::pull::order::AHEAD;
+
+    const LEAST: u64 = 512 << 10;
+    const PARTITIONS: u64 = 192;
+
+    #[test]
+    fn whoever_waits_for_a_turn_leaves_room_for_the_one_that_has_it() {
+        for move_bytes in [64 << 20, 217 << 20, 1 << 30, 8 << 30] {
+            for spooled in [false, true] {
+                let rooms = Rooms::new(LEAST, spooled);
+                rooms.expect(1, || PARTITIONS as usize);
+                rooms.learn(move_bytes / PARTITIONS + 1);
+                if !rooms.is_ample() {
+                    continue;
+                }
+                let page = rooms.share(1 << 20).bytes;
+                // Those that wait in line, and the one that waits for its turn or is on its way.
+                let waiting = AHEAD * (rooms.pages_waiting_max(1 << 20).min(WAITING_MAX) + 1);
+                let bytes = (waiting as u64 + 1) * u64::from(page);
+                assert!(bytes <= rooms.bounds().0, "{bytes} of {:?}, {move_bytes} {spooled}", rooms.bounds());
+            }
         }
     }
 }

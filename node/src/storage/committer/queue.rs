@@ -3,7 +3,7 @@
 use super::completion::{Completion, Submitted};
 use crate::planted;
 use crate::storage::disk_guard::Purpose;
-use crate::storage::engine::{Change, KEY_BYTES_MAX};
+use crate::storage::engine::{Change, KEY_BYTES_MAX, Space};
 use crate::storage::error::StorageError;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -57,7 +57,9 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn push(&mut self, changes: impl IntoIterator<Item = Change>, held: Held) -> Submitted {
-        let batch = self.last_if(Batch::has_room);
+        let changes: Vec<Change> = changes.into_iter().collect();
+        let record = !matches!(held, Held::Bytes(_)) && changes.iter().all(|change| change.space() == Space::Meta);
+        let batch = self.last_if(|last| last.has_room(record));
         let before = batch.changes.len();
         batch.changes.extend(changes);
         let new = &batch.changes[before..];
@@ -145,9 +147,11 @@ impl Batch {
         }
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether it takes more. Records may come behind a run, and what joins the run later is there before them too; other
+    /// changes would wait for it.
+    fn has_room(&self, record: bool) -> bool {
         let few = self.changes.len() < BATCH_CHANGES_MAX && self.bytes < BATCH_BYTES_MAX;
-        self.refused.is_none() && self.run.is_empty() && few
+        self.refused.is_none() && (record || self.run.is_empty()) && few
     }
 
     /// Whether a run of so many bytes, with what comes behind it, can be part of it.
@@ -184,7 +188,6 @@ fn fits(key_bytes: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Space;
     use bytes::Bytes;
 
     fn run(number: u32, bytes: usize) -> Vec<Change> {
@@ -213,5 +216,27 @@ mod tests {
         let _write = queue.pop();
         let _long = queue.push_run(run(4, RUNS_BYTES_WANTED), Vec::new(), Held::Nothing);
         assert_eq!(waits(&queue), None);
+    }
+
+    fn in_space(space: Space) -> Vec<Change> {
+        vec![Change::Put { space, key: Bytes::from_static(b"key"), value: Bytes::new() }]
+    }
+
+    #[test]
+    fn records_come_behind_a_run_that_goes_on_and_nothing_else_does() {
+        let mut queue = Queue::default();
+        let _first = queue.push_run(run(1, 1000), Vec::new(), Held::Bytes(1000));
+        let _record = queue.push(in_space(Space::Meta), Held::UpkeepPlace);
+        let _barrier = queue.push([], Held::Nothing);
+        let _second = queue.push_run(run(2, 1000), in_space(Space::Meta), Held::Bytes(1000));
+        assert_eq!(queue.batches.len(), 1);
+        assert_eq!((queue.batches[0].run.len(), queue.batches[0].changes.len()), (2, 2));
+        assert!(queue.may_wait(queue.batches[0].began).is_some());
+        for (space, held) in [(Space::Data, Held::UpkeepPlace), (Space::Meta, Held::Bytes(10))] {
+            let mut queue = Queue::default();
+            let _run = queue.push_run(run(1, 1000), Vec::new(), Held::Bytes(1000));
+            let _other = queue.push(in_space(space), held);
+            assert_eq!(queue.batches.len(), 2);
+        }
     }
 }
