@@ -64,8 +64,14 @@ impl MoveRecord {
         }))
     }
 
+    /// Under which key of [`Space::Meta`] it is written down that the move is complete.
+    #[must_use]
+    pub fn synced_key(self) -> Bytes {
+        self.key(SYNCED)
+    }
+
     pub(super) fn put_synced(self) -> Change {
-        Change::Put { space: Space::Meta, key: self.key(SYNCED), value: Bytes::new() }
+        Change::Put { space: Space::Meta, key: self.synced_key(), value: Bytes::new() }
     }
 
     pub(super) fn forget(self) -> [Change; 2] {

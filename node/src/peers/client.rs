@@ -335,6 +335,7 @@ async fn session(
     let hello = Hello {
         cluster: Bytes::copy_from_slice(peers.ring.cluster().as_bytes()),
         incarnation: Bytes::copy_from_slice(peers.ring.incarnation().as_bytes()),
+        meant: Bytes::copy_from_slice(peer.incarnation.as_bytes()),
     };
     frames.begin();
     frames.add(&Frame { epoch: peers.ring.epoch(), hello: Some(hello), ..Frame::default() })?;

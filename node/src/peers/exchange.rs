@@ -117,17 +117,24 @@ impl<H: RequestHandler> PeerService<H> {
         let (reader, writer) = tokio::io::split(io);
         let mut incoming = FrameReader::new(reader);
         let Ok(Ok(Some(first))) = tokio::time::timeout(SILENCE_MAX, incoming.next()).await else { return };
-        let sender = match self.check(&first) {
-            Ok(sender) => sender,
+        let (sender, meant) = match self.check(&first) {
+            Ok(both) => both,
             Err(why) => return tracing::debug!(%why, "a peer stream was refused"),
         };
-        let replaced = self.newest_of(sender);
         let (replies, outgoing) = mpsc::channel::<Frame>(REPLY_FRAMES_MAX);
         let hello = Hello {
             cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
             incarnation: Bytes::copy_from_slice(self.ring.incarnation().as_bytes()),
+            meant: Bytes::copy_from_slice(sender.as_bytes()),
         };
         let _ = replies.try_send(Frame { epoch: self.ring.epoch(), hello: Some(hello), ..Frame::default() });
+        if !meant {
+            // It hears who is here instead. With us it has a stream of its own, which goes on.
+            drop(replies);
+            let _ = tokio::time::timeout(SILENCE_MAX, FrameWriter::new(writer).write_all(outgoing)).await;
+            return;
+        }
+        let replaced = self.newest_of(sender);
         let session = Session {
             ring: self.ring.clone(),
             peers: self.peers.clone(),
@@ -167,14 +174,15 @@ impl<H: RequestHandler> PeerApi for PeerService<H> {
 }
 
 impl<H> PeerService<H> {
-    fn check(&self, first: &Frame) -> Result<Uuid, Status> {
+    /// Who speaks, and whether this node is meant.
+    fn check(&self, first: &Frame) -> Result<(Uuid, bool), Status> {
         let hello = first.hello.as_ref().ok_or_else(|| Status::invalid_argument("the first frame is no hello"))?;
-        let theirs =
-            uuid_from("cluster", &hello.cluster).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let ours = self.ring.cluster();
+        let uuid =
+            |name, bytes| uuid_from(name, bytes).map_err(|error| Status::invalid_argument(error.to_string()));
+        let (ours, theirs) = (self.ring.cluster(), uuid("cluster", &hello.cluster)?);
         if theirs == ours {
-            return uuid_from("incarnation", &hello.incarnation)
-                .map_err(|error| Status::invalid_argument(error.to_string()));
+            let meant = hello.meant.is_empty() || uuid("meant", &hello.meant)? == self.ring.incarnation();
+            return Ok((uuid("incarnation", &hello.incarnation)?, meant));
         }
         Err(Status::failed_precondition(format!("this node belongs to cluster {ours}, not to {theirs}")))
     }

@@ -82,7 +82,11 @@ fn reply(noise: &mut Noise) -> Reply {
 fn frame(noise: &mut Noise) -> Frame {
     Frame {
         epoch: noise.number(),
-        hello: noise.one_in(3).then(|| Hello { cluster: bytes(noise), incarnation: bytes(noise) }),
+        hello: noise.one_in(3).then(|| Hello {
+            cluster: bytes(noise),
+            incarnation: bytes(noise),
+            meant: bytes(noise),
+        }),
         requests: (0..noise.below(4)).map(|_| request(noise)).collect(),
         replies: (0..noise.below(4)).map(|_| reply(noise)).collect(),
         ring: bytes(noise),

@@ -1,50 +1,14 @@
 //! A node whose ring is older than a sender's answers at once about partitions whose lists are the same in both.
 
 use super::cluster::{Cluster, incarnation};
+use super::sender::Sender;
 use annulus_node::config::Limits;
-use annulus_proto::v1::{Frame, Hello, Read, Reply, Request, reply, request::Operation};
+use annulus_proto::v1::{Frame, Read, Reply, Request, reply, request::Operation};
 use bytes::Bytes;
-use dynamo::ring::{Ring, to_json};
-use prost::Message;
+use dynamo::ring::to_json;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A member that speaks for itself.
-struct Sender(TcpStream);
-
-impl Sender {
-    async fn new(cluster: &Cluster, ring: &Ring) -> Self {
-        let mut stream = TcpStream::connect(cluster.peer_address(0)).await.unwrap();
-        stream.write_all(b"annulus\x02").await.unwrap();
-        let bytes = |uuid: uuid::Uuid| Bytes::copy_from_slice(uuid.as_bytes());
-        let hello = Hello { cluster: bytes(ring.cluster), incarnation: bytes(incarnation(1)) };
-        let mut sender = Self(stream);
-        sender.send(Frame { epoch: ring.epoch, hello: Some(hello), ..Frame::default() }).await;
-        sender
-    }
-
-    async fn send(&mut self, frame: Frame) {
-        let frame = frame.encode_to_vec();
-        self.0.write_u32(u32::try_from(frame.len()).unwrap()).await.unwrap();
-        self.0.write_all(&frame).await.unwrap();
-    }
-
-    /// The next frame with replies.
-    async fn replies(&mut self) -> Vec<Reply> {
-        loop {
-            let length = self.0.read_u32().await.unwrap();
-            let mut bytes = vec![0; length as usize];
-            self.0.read_exact(&mut bytes).await.unwrap();
-            let frame = Frame::decode(bytes.as_slice()).unwrap();
-            if !frame.replies.is_empty() {
-                return frame.replies;
-            }
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_requests_about_changed_lists_wait_for_the_ring_of_their_sender() {
@@ -61,7 +25,7 @@ async fn only_requests_about_changed_lists_wait_for_the_ring_of_their_sender() {
     placement.preference.rotate_left(1);
     placement.since = newer.epoch;
 
-    let mut sender = Sender::new(&cluster, &newer).await;
+    let mut sender = Sender::new(&cluster, &newer, incarnation(0)).await;
     let request = |id, key: &Bytes, since| Request {
         id,
         key: key.clone(),

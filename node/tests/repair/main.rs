@@ -8,4 +8,6 @@ mod collect;
 mod converge;
 mod leaving;
 mod quorum;
+mod sender;
 mod stall;
+mod streams;

@@ -3,12 +3,13 @@
 use crate::changes;
 use crate::history::{Kind, Op, Outcome};
 use crate::shared::{Shared, Unseen};
+use annulus_node::handoff::MoveRecord;
 use annulus_node::ring_state::RING_KEY;
 use annulus_node::storage::Space;
 use bytes::Bytes;
 use dynamo::hlc::{Clock, Hlc};
 use dynamo::object::{Dot, Object};
-use dynamo::ring::from_json;
+use dynamo::ring::{Ring, from_json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -82,6 +83,31 @@ pub fn ring_is_durable(shared: &Shared, slot: usize, incarnation: Uuid, epoch: u
     let stored = stored.map_or(0, |ring| ring.epoch);
     if stored < epoch {
         shared.find("ring-on-disk", format!("n{slot} serves by epoch {epoch} and has epoch {stored} on its disk"));
+    }
+}
+
+/// A move that a node says is complete is so on its disk, behind what was copied: on the strength of it others drop what
+/// they have, and a node that came back without would not copy what nobody has any more.
+pub fn moves_are_durable(
+    shared: &Shared,
+    ring: &Ring,
+    slot: usize,
+    incarnation: Uuid,
+    synced: &BTreeSet<(u32, u64)>,
+) {
+    let volume = shared.slots.lock()[slot].volume.clone();
+    let Some(volume) = volume.filter(|volume| volume.incarnation == incarnation) else { return };
+    for &(partition, since) in synced {
+        // What the ring has left behind may be forgotten meanwhile.
+        let placement = ring.partitions.get(partition as usize);
+        let goes_on = placement.is_some_and(|placement| placement.also.is_some() && placement.since == since);
+        let key = MoveRecord { partition, since }.synced_key();
+        if goes_on && volume.disk.synced(Space::Meta, &key).is_none() {
+            shared.find(
+                "moves-on-disk",
+                format!("n{slot} says that it has all of partition {partition}, and its disk does not"),
+            );
+        }
     }
 }
 

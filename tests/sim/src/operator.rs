@@ -104,6 +104,11 @@ fn advance(shared: &Shared, ring: &Ring, answers: &Answers) -> Option<Ring> {
     let wish = wish(shared, members)?;
     let mut reports: Reports =
         answers.values().filter_map(|status| Some((incarnation(status)?, report(status)))).collect();
+    for (slot, incarnation) in answers.iter().filter_map(|(slot, status)| Some((*slot, incarnation(status)?))) {
+        if let Some(report) = reports.get(&incarnation) {
+            check::moves_are_durable(shared, ring, slot, incarnation, &report.synced);
+        }
+    }
     note_copied(shared, answers, &reports);
     misread(ring, &mut reports);
     let step = moves::advance(ring, &wish, &reports, Pace { parallel_moves: shared.scenario.parallel_moves });
