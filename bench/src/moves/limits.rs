@@ -51,6 +51,30 @@ pub(super) fn loopback() -> anyhow::Result<f64> {
     Ok(bytes as f64 / seconds)
 }
 
+/// Time of all processors since the machine started.
+#[derive(Clone, Copy)]
+pub(super) struct Processors {
+    busy: u64,
+    all: u64,
+}
+
+impl Processors {
+    pub(super) fn now() -> anyhow::Result<Self> {
+        let stat = std::fs::read_to_string("/proc/stat")?;
+        let times: Vec<u64> =
+            stat.lines().next().unwrap_or_default().split_whitespace().skip(1).flat_map(str::parse).collect();
+        // User, nice, system, idle, waiting for a disk, interrupts, and what other machines took.
+        let [idle, waiting] = [3, 4].map(|at| times.get(at).copied().unwrap_or_default());
+        let all = times.iter().take(8).sum();
+        Ok(Self { busy: all - idle - waiting, all })
+    }
+
+    /// Part of the processors that was busy since then.
+    pub(super) fn busy_since(self, before: Self) -> f64 {
+        (self.busy - before.busy) as f64 / (self.all - before.all).max(1) as f64
+    }
+}
+
 /// Bytes that do not compress.
 fn noise() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;

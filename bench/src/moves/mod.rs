@@ -9,6 +9,7 @@ use crate::load::KeySpace;
 use crate::systems::until_ready;
 use anyhow::{Context, ensure};
 use clients::Clients;
+use limits::Processors;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ring::{Change, Ring};
@@ -130,7 +131,7 @@ fn changes(
     Ok(())
 }
 
-/// How fast one joiner copies while nobody else wants anything, beside the disk and loopback.
+/// How fast one joiner copies while nobody else wants anything, beside the disk, loopback and the processors.
 fn rate(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow::Result<()> {
     let ring = Ring::start(directory.to_owned(), (3, 3), PORT, arguments.partitions)?;
     fill(&ring, keys)?;
@@ -145,16 +146,17 @@ fn rate(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow
         let Some(Ok(bytes)) = joiner.map(|joiner| Ring::metric(joiner, "annulus_moved_bytes")) else {
             return Ok(());
         };
-        let now = (std::time::Instant::now(), bytes);
+        let now = (std::time::Instant::now(), bytes, Processors::now()?);
         if bytes > 0 {
             first.get_or_insert(now);
-            if last.is_none_or(|(_, before)| before < bytes) {
+            if last.is_none_or(|(_, before, _)| before < bytes) {
                 last = Some(now);
             }
         }
         Ok(())
     })?;
-    let ((began, bytes_began), (ended, bytes_ended)) = first.zip(last).context("nothing was moved")?;
+    let (first, last) = first.zip(last).context("nothing was moved")?;
+    let ((began, bytes_began, processors_began), (ended, bytes_ended, processors_ended)) = (first, last);
     let copied = (bytes_ended - bytes_began) as f64 / (ended - began).as_secs_f64().max(0.001);
     println!("3 -> 4 without clients: {:.0} MiB at {:.1} MiB/s", bytes_ended as f64 / MIB, copied / MIB);
     for ((mebibytes, before), after) in [4, 64].into_iter().zip(before).zip(disk()?) {
@@ -166,6 +168,7 @@ fn rate(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow
         );
     }
     println!("  loopback, one connection: {:.1} MiB/s; ratio {:.2}", loopback / MIB, copied / loopback);
+    println!("  processors: {:.0} % busy meanwhile", 100.0 * processors_ended.busy_since(processors_began));
     Ok(())
 }
 
