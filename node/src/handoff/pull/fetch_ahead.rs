@@ -103,6 +103,10 @@ impl Origin<'_> {
             let Ok(mut reserved) = land.reserve_many(reserved).await else { return Ok(()) };
             let Some(to_land) = reserved.next() else { return Ok(()) };
             drop(reserved);
+            // A client may have come while this waited.
+            if self.pulls.how() != how {
+                continue;
+            }
             self.pulls.is_wanted(self.record).ok_or(PullError::Unwanted)?;
             let arrived = self.page(after, bytes_max, how).await?;
             after = arrived.page.after.clone();
