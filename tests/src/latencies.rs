@@ -1,6 +1,7 @@
 //! How long things took.
 
 use hdrhistogram::Histogram;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Longest time that is told from longer ones: more than all tries of a request can take.
@@ -39,5 +40,24 @@ impl Latencies {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.len()
+    }
+}
+
+/// What has been measured since it was last taken.
+#[derive(Debug, Default)]
+pub struct Lately(Mutex<Latencies>);
+
+impl Lately {
+    /// Writes one down.
+    pub fn record(&self, took: Duration) {
+        if let Ok(mut latencies) = self.0.lock() {
+            latencies.record(took);
+        }
+    }
+
+    /// What was measured since the last time.
+    #[must_use]
+    pub fn take(&self) -> Latencies {
+        self.0.lock().map(|mut latencies| std::mem::take(&mut *latencies)).unwrap_or_default()
     }
 }

@@ -1,13 +1,13 @@
 //! What the machine itself makes of the simplest of what a request needs, measured in the same moments as the requests: a
 //! write made durable on the disk, and a thread that wakes up.
 
-use crate::latencies::Latencies;
+use crate::latencies::{Lately, Latencies};
 use anyhow::Context;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ const FILE_BYTES_MAX: usize = 16 << 20;
 /// Measures until dropped.
 pub struct Probe {
     stop: Arc<AtomicBool>,
-    sync: Arc<Mutex<Latencies>>,
-    wake: Arc<Mutex<Latencies>>,
+    sync: Arc<Lately>,
+    wake: Arc<Lately>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -50,7 +50,7 @@ impl Probe {
     /// When there can be no such file.
     pub fn start(directory: &Path) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (sync, wake) = (Arc::<Mutex<Latencies>>::default(), Arc::<Mutex<Latencies>>::default());
+        let (sync, wake) = (Arc::<Lately>::default(), Arc::<Lately>::default());
         let file = tempfile::tempfile_in(directory).context("making a file to write to")?;
         let syncing = std::thread::spawn({
             let (stop, sync) = (stop.clone(), sync.clone());
@@ -66,7 +66,7 @@ impl Probe {
     /// What was measured since this was last asked.
     #[must_use]
     pub fn take(&self) -> Measured {
-        Measured { sync: take(&self.sync), wake: take(&self.wake) }
+        Measured { sync: self.sync.take(), wake: self.wake.take() }
     }
 }
 
@@ -80,13 +80,13 @@ impl Drop for Probe {
     }
 }
 
-fn syncs(mut file: File, stop: &AtomicBool, sync: &Mutex<Latencies>) {
+fn syncs(mut file: File, stop: &AtomicBool, sync: &Lately) {
     let mut written = 0;
     while !stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
         let durable = file.write_all(&[7; BYTES]).and_then(|()| file.sync_data());
         if durable.is_ok() {
-            record(sync, begun.elapsed());
+            sync.record(begun.elapsed());
         }
         written += BYTES;
         if written > FILE_BYTES_MAX && file.seek(SeekFrom::Start(0)).is_ok() {
@@ -96,20 +96,10 @@ fn syncs(mut file: File, stop: &AtomicBool, sync: &Mutex<Latencies>) {
     }
 }
 
-fn wakes(stop: &AtomicBool, wake: &Mutex<Latencies>) {
+fn wakes(stop: &AtomicBool, wake: &Lately) {
     while !stop.load(Ordering::Relaxed) {
         let begun = Instant::now();
         std::thread::sleep(PAUSE);
-        record(wake, begun.elapsed().saturating_sub(PAUSE));
-    }
-}
-
-fn take(latencies: &Mutex<Latencies>) -> Latencies {
-    latencies.lock().map(|mut latencies| std::mem::take(&mut *latencies)).unwrap_or_default()
-}
-
-fn record(latencies: &Mutex<Latencies>, took: Duration) {
-    if let Ok(mut latencies) = latencies.lock() {
-        latencies.record(took);
+        wake.record(begun.elapsed().saturating_sub(PAUSE));
     }
 }

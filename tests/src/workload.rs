@@ -3,7 +3,7 @@
 //! The client is a stock one: the `redis` crate's connection manager, which reconnects by itself. A request that fails is
 //! tried again as redis-py and others do by default; both the tries and the failures are counted.
 
-use crate::latencies::Latencies;
+use crate::latencies::{Lately, Latencies};
 use crate::ledger::{Ledger, Tally, Verdict, value};
 use anyhow::Context;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -33,14 +33,14 @@ pub struct Counters {
     /// The last error seen, for people.
     pub last_error: std::sync::Mutex<Option<String>>,
     /// How long requests took, in microseconds, all tries and pauses between them included.
-    latencies: std::sync::Mutex<Latencies>,
+    latencies: Lately,
 }
 
 impl Counters {
     /// What was measured since this was last asked.
     #[must_use]
     pub fn take_latencies(&self) -> Latencies {
-        self.latencies.lock().map(|mut latencies| std::mem::take(&mut *latencies)).unwrap_or_default()
+        self.latencies.take()
     }
 }
 
@@ -227,9 +227,7 @@ async fn tries<T: FromRedisValue>(
         match request.query_async(connection).await {
             Ok(answer) => {
                 counters.requests.fetch_add(1, Ordering::Relaxed);
-                if let Ok(mut latencies) = counters.latencies.lock() {
-                    latencies.record(begun.elapsed());
-                }
+                counters.latencies.record(begun.elapsed());
                 return Some(answer);
             }
             Err(error) => {

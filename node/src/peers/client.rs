@@ -2,14 +2,14 @@
 
 use super::Peers;
 use super::asking::{Asking, Kind};
-use super::frames::{FrameError, FrameReader, FrameWriter};
+use super::frames::{FrameError, FrameReader, FrameWriter, greeting};
 use super::listening::Listening;
 use super::observed::Observed;
 use super::pending::{Answer, Listener, PendingRequests};
 use crate::config::Limits;
 use crate::net;
 use annulus_proto::uuid_from;
-use annulus_proto::v1::{Frame, Hello, Request, request::Operation};
+use annulus_proto::v1::{Frame, Request, request::Operation};
 use bytes::Bytes;
 use dynamo::preference::MemberIndex;
 use dynamo::ring::Member;
@@ -332,13 +332,8 @@ async fn session(
     let io = connecting.map_err(|_| SessionError::ConnectTimeout)?.map_err(SessionError::Connect)?;
     let (reader, writer) = tokio::io::split(io);
     let (mut incoming, mut frames) = (FrameReader::new(reader), FrameWriter::new(writer));
-    let hello = Hello {
-        cluster: Bytes::copy_from_slice(peers.ring.cluster().as_bytes()),
-        incarnation: Bytes::copy_from_slice(peers.ring.incarnation().as_bytes()),
-        meant: Bytes::copy_from_slice(peer.incarnation.as_bytes()),
-    };
     frames.begin();
-    frames.add(&Frame { epoch: peers.ring.epoch(), hello: Some(hello), ..Frame::default() })?;
+    frames.add(&greeting(&peers.ring, peer.incarnation))?;
     tokio::time::timeout(CONNECT_TIMEOUT, frames.flush()).await.map_err(|_| SessionError::Silent)??;
     greet(peer, &mut incoming).await?;
     while let Ok(request) = source.try_recv() {

@@ -2,7 +2,7 @@
 
 use super::Peers;
 use super::client::{BATCH_BYTES_MAX, FRAME_BYTES_MAX, HEARTBEAT, SILENCE_MAX};
-use super::frames::{FrameReader, FrameWriter};
+use super::frames::{FrameReader, FrameWriter, greeting};
 use super::incoming;
 use super::listening::Listening;
 use crate::net::{BoxedIo, Incoming};
@@ -12,7 +12,7 @@ use crate::storage::{StorageError, Submitted};
 use annulus_proto::uuid_from;
 use annulus_proto::v1::peer_server::{Peer as PeerApi, PeerServer};
 use annulus_proto::v1::{
-    CollectReply, CollectRequest, DigestReply, DigestRequest, Frame, Hello, ItemsReply, ItemsRequest, PageReply,
+    CollectReply, CollectRequest, DigestReply, DigestRequest, Frame, ItemsReply, ItemsRequest, PageReply,
     PageRequest, Reply, Request, RootsReply, RootsRequest, StaleEpoch, reply,
 };
 use bytes::Bytes;
@@ -122,12 +122,7 @@ impl<H: RequestHandler> PeerService<H> {
             Err(why) => return tracing::debug!(%why, "a peer stream was refused"),
         };
         let (replies, outgoing) = mpsc::channel::<Frame>(REPLY_FRAMES_MAX);
-        let hello = Hello {
-            cluster: Bytes::copy_from_slice(self.ring.cluster().as_bytes()),
-            incarnation: Bytes::copy_from_slice(self.ring.incarnation().as_bytes()),
-            meant: Bytes::copy_from_slice(sender.as_bytes()),
-        };
-        let _ = replies.try_send(Frame { epoch: self.ring.epoch(), hello: Some(hello), ..Frame::default() });
+        let _ = replies.try_send(greeting(&self.ring, sender));
         if !meant {
             // It hears who is here instead. With us it has a stream of its own, which goes on.
             drop(replies);

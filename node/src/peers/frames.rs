@@ -4,12 +4,14 @@
 //! streams and another framing of which it uses nothing, and cost more than all the rest of a small message.
 
 use super::client::FRAME_BYTES_MAX;
-use annulus_proto::v1::Frame;
-use bytes::{Buf, BufMut, BytesMut};
+use crate::ring_state::RingState;
+use annulus_proto::v1::{Frame, Hello};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 /// What a peer stream begins with. HTTP/2 begins otherwise. The last byte is the version of what follows.
 pub(super) const PREFACE: [u8; 8] = *b"annulus\x02";
@@ -39,6 +41,14 @@ pub(super) enum FrameError {
     /// It is no frame.
     #[error(transparent)]
     Decode(#[from] prost::DecodeError),
+}
+
+/// What each side says first: who it is, and whom it means.
+pub(super) fn greeting(ring: &RingState, meant: Uuid) -> Frame {
+    let bytes = |uuid: Uuid| Bytes::copy_from_slice(uuid.as_bytes());
+    let hello =
+        Hello { cluster: bytes(ring.cluster()), incarnation: bytes(ring.incarnation()), meant: bytes(meant) };
+    Frame { epoch: ring.epoch(), hello: Some(hello), ..Frame::default() }
 }
 
 /// Reads frames. What they carry are slices of what was read.

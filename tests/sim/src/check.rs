@@ -77,9 +77,8 @@ pub fn timestamp_given(shared: &Shared, slot: usize, timestamp: u64) {
 /// The ring that a node says it serves by is on its disk: the moves go on because of what nodes say, and a node that
 /// came back with an older ring would serve by lists that are no more.
 pub fn ring_is_durable(shared: &Shared, slot: usize, incarnation: Uuid, epoch: u64) {
-    let volume = shared.slots.lock()[slot].volume.clone();
-    let Some(volume) = volume.filter(|volume| volume.incarnation == incarnation && epoch > 0) else { return };
-    let stored = volume.disk.synced(Space::Meta, RING_KEY).and_then(|json| from_json(&json).ok());
+    let Some(disk) = shared.disk_of(slot, incarnation).filter(|_| epoch > 0) else { return };
+    let stored = disk.synced(Space::Meta, RING_KEY).and_then(|json| from_json(&json).ok());
     let stored = stored.map_or(0, |ring| ring.epoch);
     if stored < epoch {
         shared.find("ring-on-disk", format!("n{slot} serves by epoch {epoch} and has epoch {stored} on its disk"));
@@ -95,14 +94,13 @@ pub fn moves_are_durable(
     incarnation: Uuid,
     synced: &BTreeSet<(u32, u64)>,
 ) {
-    let volume = shared.slots.lock()[slot].volume.clone();
-    let Some(volume) = volume.filter(|volume| volume.incarnation == incarnation) else { return };
+    let Some(disk) = shared.disk_of(slot, incarnation) else { return };
     for &(partition, since) in synced {
         // What the ring has left behind may be forgotten meanwhile.
         let placement = ring.partitions.get(partition as usize);
         let goes_on = placement.is_some_and(|placement| placement.also.is_some() && placement.since == since);
         let key = MoveRecord { partition, since }.synced_key();
-        if goes_on && volume.disk.synced(Space::Meta, &key).is_none() {
+        if goes_on && disk.synced(Space::Meta, &key).is_none() {
             shared.find(
                 "moves-on-disk",
                 format!("n{slot} says that it has all of partition {partition}, and its disk does not"),

@@ -104,10 +104,8 @@ fn advance(shared: &Shared, ring: &Ring, answers: &Answers) -> Option<Ring> {
     let wish = wish(shared, members)?;
     let mut reports: Reports =
         answers.values().filter_map(|status| Some((incarnation(status)?, report(status)))).collect();
-    for (slot, incarnation) in answers.iter().filter_map(|(slot, status)| Some((*slot, incarnation(status)?))) {
-        if let Some(report) = reports.get(&incarnation) {
-            check::moves_are_durable(shared, ring, slot, incarnation, &report.synced);
-        }
+    for (slot, incarnation, synced) in told(answers, &reports) {
+        check::moves_are_durable(shared, ring, slot, incarnation, synced);
     }
     note_copied(shared, answers, &reports);
     misread(ring, &mut reports);
@@ -125,15 +123,26 @@ fn advance(shared: &Shared, ring: &Ring, answers: &Answers) -> Option<Ring> {
     None
 }
 
+/// Who has answered, and the moves that it says are complete.
+fn told<'a>(
+    answers: &'a Answers,
+    reports: &'a Reports,
+) -> impl Iterator<Item = (usize, Uuid, &'a BTreeSet<(u32, u64)>)> {
+    answers.iter().filter_map(|(slot, status)| {
+        let incarnation = incarnation(status)?;
+        Some((*slot, incarnation, &reports.get(&incarnation)?.synced))
+    })
+}
+
 /// A node that tells of a partition copied is struck, as the seed has it: what it told has to be on its disk.
 fn note_copied(shared: &Shared, answers: &Answers, reports: &Reports) {
     if !shared.scenario.strikes || shared.phase() != Phase::Chaos {
         return;
     }
-    for (slot, incarnation) in answers.iter().filter_map(|(slot, status)| Some((*slot, incarnation(status)?))) {
-        let synced = reports.get(&incarnation).into_iter().flat_map(|report| &report.synced);
+    for (slot, incarnation, synced) in told(answers, reports) {
         let mut copied = shared.copied.lock();
-        let new = synced.filter(|(partition, since)| copied.insert((incarnation, *partition, *since))).count();
+        let new =
+            synced.iter().filter(|(partition, since)| copied.insert((incarnation, *partition, *since))).count();
         if new > 0 && shared.random().is_multiple_of(3) {
             shared.struck.lock().insert(slot);
         }

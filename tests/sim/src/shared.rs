@@ -244,6 +244,14 @@ impl Shared {
         Some(self.slots.lock().get(host)?.volume.as_ref()?.disk.clone())
     }
 
+    /// The disk of a host, if it is that incarnation's.
+    #[must_use]
+    pub fn disk_of(&self, host: usize, incarnation: Uuid) -> Option<Arc<Disk>> {
+        let slots = self.slots.lock();
+        let volume = slots.get(host)?.volume.as_ref()?;
+        (volume.incarnation == incarnation).then(|| volume.disk.clone())
+    }
+
     /// A random number of the run's own stream.
     pub fn random(&self) -> u128 {
         self.rng.lock().random()

@@ -147,6 +147,7 @@ impl Committer {
     /// when this returns, before the future is first polled; it never blocks.
     pub fn submit(&self, changes: impl IntoIterator<Item = Change>, mut reservation: Reservation) -> Submitted {
         let held = std::mem::replace(&mut reservation.held, Held::Nothing);
+        let changes = changes.into_iter().collect();
         self.push(held, |queue, held| queue.push(changes, held))
     }
 
@@ -163,7 +164,7 @@ impl Committer {
     /// When a batch that the barrier shares has failed, or the committer has ended.
     #[must_use]
     pub fn barrier(&self) -> Submitted {
-        self.push(Held::Nothing, |queue, held| queue.push([], held))
+        self.push(Held::Nothing, |queue, held| queue.push(Vec::new(), held))
     }
 
     /// Whether the engine takes no more writes, so that only a new start of the process helps. Reads may go on.

@@ -56,18 +56,14 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, changes: impl IntoIterator<Item = Change>, held: Held) -> Submitted {
-        let changes: Vec<Change> = changes.into_iter().collect();
+    pub(super) fn push(&mut self, changes: Vec<Change>, held: Held) -> Submitted {
+        if let Some(error) = unfit(&changes) {
+            return self.push_refused(changes, held, error);
+        }
         let record = !matches!(held, Held::Bytes(_)) && changes.iter().all(|change| change.space() == Space::Meta);
         let batch = self.last_if(|last| last.has_room(record));
-        let before = batch.changes.len();
+        batch.bytes += changes.iter().map(Change::len_bytes).sum::<usize>();
         batch.changes.extend(changes);
-        let new = &batch.changes[before..];
-        if let Some(bytes) = new.iter().map(|change| change.key().len()).find(|bytes| !fits(*bytes)) {
-            let changes = batch.changes.split_off(before);
-            return self.push_refused(changes, held, StorageError::KeyLength { bytes });
-        }
-        batch.bytes += new.iter().map(Change::len_bytes).sum::<usize>();
         batch.hold(held);
         if planted::is("ack-before-sync") {
             return Submitted::done();
@@ -79,8 +75,8 @@ impl Queue {
     /// too, and ends before this one begins.
     pub(super) fn push_run(&mut self, run: Vec<Change>, changes: Vec<Change>, held: Held) -> Submitted {
         let all = || run.iter().chain(&changes);
-        if let Some(bytes) = all().map(|change| change.key().len()).find(|bytes| !fits(*bytes)) {
-            return self.push_refused([run, changes].concat(), held, StorageError::KeyLength { bytes });
+        if let Some(error) = unfit(all()) {
+            return self.push_refused([run, changes].concat(), held, error);
         }
         let bytes = all().map(Change::len_bytes).sum::<usize>();
         let batch = self.last_if(|last| last.is_continued_by(&run, bytes));
@@ -181,8 +177,10 @@ impl Batch {
     }
 }
 
-fn fits(key_bytes: usize) -> bool {
-    (1..=KEY_BYTES_MAX).contains(&key_bytes)
+/// Why these cannot be committed: a key that the engine cannot hold.
+fn unfit<'a>(changes: impl IntoIterator<Item = &'a Change>) -> Option<StorageError> {
+    let mut lengths = changes.into_iter().map(|change| change.key().len());
+    lengths.find(|bytes| !(1..=KEY_BYTES_MAX).contains(bytes)).map(|bytes| StorageError::KeyLength { bytes })
 }
 
 #[cfg(test)]
@@ -227,7 +225,7 @@ mod tests {
         let mut queue = Queue::default();
         let _first = queue.push_run(run(1, 1000), Vec::new(), Held::Bytes(1000));
         let _record = queue.push(in_space(Space::Meta), Held::UpkeepPlace);
-        let _barrier = queue.push([], Held::Nothing);
+        let _barrier = queue.push(Vec::new(), Held::Nothing);
         let _second = queue.push_run(run(2, 1000), in_space(Space::Meta), Held::Bytes(1000));
         assert_eq!(queue.batches.len(), 1);
         assert_eq!((queue.batches[0].run.len(), queue.batches[0].changes.len()), (2, 2));
