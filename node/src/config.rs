@@ -46,7 +46,7 @@ pub struct Limits {
     pub pull_bytes_under_way_min: u64,
     /// Bytes a second copied to this node by moves; `None`: as fast as it goes.
     pub transfer_bytes_per_second_max: Option<u64>,
-    /// Pause between two rounds over the hints held here.
+    /// Pause between two looks at whose hints are to be delivered.
     pub hint_pause: Duration,
     /// Pause between two rounds of anti-entropy.
     pub repair_pause: Duration,

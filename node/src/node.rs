@@ -218,9 +218,14 @@ fn start_background(parts: &Arc<Parts>, limits: &Limits, stop: &CancellationToke
     tasks.spawn(pulls.clone().run(stop.clone()));
     tasks.spawn(repair.clone().run(stop.clone()));
     tasks.spawn(collector.clone().run(stop.clone()));
-    let hints =
-        handoff::deliver_hints(limits.hint_pause, ring.clone(), replica.clone(), peers.clone(), stop.clone());
-    tasks.spawn(hints);
+    let hints = handoff::Delivery {
+        pause: limits.hint_pause,
+        ring: ring.clone(),
+        replica: replica.clone(),
+        peers: peers.clone(),
+        foreground: foreground.clone(),
+    };
+    tasks.spawn(hints.run(stop.clone()));
     let leftovers = handoff::Leftovers::new(ring.clone(), replica.clone(), peers.clone(), foreground.clone());
     tasks.spawn(leftovers.run_until(stop.clone()));
     tasks

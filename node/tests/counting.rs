@@ -44,9 +44,10 @@ async fn hold(hints: &Hints, object: Bytes) -> bool {
 }
 
 fn only(hints: &Hints) -> HeldHint {
-    let (mut page, more) = hints.page(None, 10).unwrap();
-    assert!(!more && page.len() == 1);
-    page.remove(0).1
+    assert!(hints.targets().into_iter().eq([Uuid::nil()]));
+    let mut page = hints.page(Uuid::nil(), None, 10).unwrap();
+    assert!(page.next.is_none() && page.hints.len() == 1);
+    page.hints.remove(0)
 }
 
 #[tokio::test]
@@ -55,6 +56,7 @@ async fn hints_whose_commit_failed_are_not_counted() {
     engine.fail_commits(1);
     assert!(!hold(&hints, object(1)).await);
     assert_eq!(hints.held(), (0, 0), "nothing is held, so the node owes nobody anything");
+    assert!(hints.targets().is_empty());
     assert!(hold(&hints, object(1)).await);
     let held = hints.held();
     assert_eq!(held.0, 1);
@@ -66,10 +68,11 @@ async fn hints_whose_commit_failed_are_not_counted() {
 
     // So does its removal.
     engine.fail_commits(1);
-    assert!(hints.delivered(&only(&hints)).await.is_err());
+    assert!(hints.delivered(&[only(&hints)]).await.is_err());
     assert_eq!(hints.held(), held);
-    hints.delivered(&only(&hints)).await.unwrap();
+    hints.delivered(&[only(&hints)]).await.unwrap();
     assert_eq!(hints.held(), (0, 0));
+    assert!(hints.targets().is_empty());
 }
 
 #[tokio::test]

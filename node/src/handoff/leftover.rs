@@ -2,7 +2,8 @@
 //! its way out drops nothing: once all is handed over it gives up its data directory as a whole.
 
 use super::ITEMS_AT_ONCE;
-use super::foreground::{Foreground, WINDOW};
+use super::foreground::Foreground;
+use super::give_way::GiveWay;
 use super::hand_over::{HandOverError, hand_over};
 use super::handed_over::HandedOver;
 use crate::peers::Peers;
@@ -12,11 +13,9 @@ use crate::ring_state::{Installed, RingState};
 use crate::storage::{ScanRange, Space};
 use bytes::Bytes;
 use dynamo::ring::{MemberState, Phase, Placement};
-use dynamo::throttle::Throttle;
 use dynamo::token;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What is dropped at once.
@@ -96,41 +95,15 @@ impl Leftovers {
 
     /// Drops what the ring leaves over, unless something is to be copied first.
     async fn drop_all(&self, installed: &Installed) {
-        let mut pace = Pace::new(&self.foreground);
+        let pace = GiveWay::new(self.foreground.clone());
         for partition in leftovers(installed, &self.replica) {
             if self.ring.load().is_some_and(|now| copies(&now)) && has_room(&self.replica) {
                 return;
             }
-            if let Err(error) = self.drop_partition(installed, partition, &mut pace).await {
+            if let Err(error) = self.drop_partition(installed, partition, &pace).await {
                 tracing::warn!(partition, %error, "a leftover partition could not be dropped yet");
             }
         }
-    }
-}
-
-/// How fast leftovers are dropped: as fast as the node's clients bear it, by the rule that copying follows.
-struct Pace<'a> {
-    foreground: &'a Foreground,
-    throttle: Throttle,
-    looked: Instant,
-}
-
-impl<'a> Pace<'a> {
-    fn new(foreground: &'a Foreground) -> Self {
-        Self { foreground, throttle: Throttle::new(None, foreground.pressure() <= 0.0), looked: Instant::now() }
-    }
-
-    /// Waits until these bytes, just dropped, are paid for.
-    async fn pay(&mut self, bytes: usize) {
-        self.foreground.work(bytes as u64);
-        if self.looked.elapsed() >= WINDOW {
-            self.throttle.adjust(self.foreground.pressure());
-            self.looked = Instant::now();
-        }
-        if self.foreground.is_asked() {
-            self.throttle.heed();
-        }
-        tokio::time::sleep(self.throttle.time_for(bytes as u64)).await;
     }
 }
 
@@ -200,7 +173,7 @@ impl Leftovers {
         &self,
         installed: &Installed,
         partition: u32,
-        pace: &mut Pace<'_>,
+        pace: &GiveWay,
     ) -> Result<(), DropError> {
         let Self { ring, replica, .. } = self;
         let count = installed.view.count();
@@ -218,7 +191,7 @@ impl Leftovers {
                 }
                 None => self.drop_one_by_one(&range).await?,
             };
-            pace.pay(bytes).await;
+            pace.pay(bytes as u64).await;
             if after.is_none() || !still {
                 return Ok(());
             }

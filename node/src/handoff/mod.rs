@@ -3,6 +3,7 @@
 mod compare;
 mod fetch;
 mod foreground;
+mod give_way;
 mod hand_over;
 mod handed_over;
 mod hinted;
@@ -16,7 +17,7 @@ mod spool;
 
 pub use fetch::{FetchError, FetchedPage, fetch_digest, fetch_page};
 pub use foreground::Foreground;
-pub use hinted::deliver_hints;
+pub use hinted::Delivery;
 pub use leftover::Leftovers;
 pub(crate) use leftover::left;
 pub use pull::{Pulls, PullsView};

@@ -1,6 +1,6 @@
 //! Damaged bytes to what is read back from this node's own disk: hints, kept counts, storage keys.
 
-use super::hints::{HintError, Hints, split_hint_key, token_of};
+use super::hints::{HintError, Hints, split_hint_key, target_of, token_of};
 use super::{kept, split_storage_key, storage_key};
 use crate::config::Limits;
 use crate::replica::{Counters, Leaves, Overlay};
@@ -40,7 +40,8 @@ fn keys_survive_anything() {
             assert_eq!(storage_key(token, &key), bytes);
         }
         match within(64, || split_hint_key(bytes.clone(), Bytes::new())) {
-            Some((target, hint)) => {
+            Some(hint) => {
+                let target = target_of(&bytes).unwrap();
                 let again = [target.as_bytes(), &storage_key(hint.token, &hint.key)[..]].concat();
                 assert_eq!(again, bytes);
                 assert_eq!(token_of(&bytes), Some(hint.token));
@@ -96,9 +97,14 @@ async fn hints_among_damaged_ones(noise: &mut Noise) {
         })
     };
     let hints = Hints::open(engine, committer, overlay, &limits).unwrap();
-    let (page, more) = hints.page(None, 100).unwrap();
-    assert!(!more && page.len() as u64 == hints.held().0, "what can be delivered is what is counted");
-    for (target, hint) in page {
+    let page = |target| (target, hints.page(target, None, 100).unwrap());
+    let pages: Vec<_> = hints.targets().into_iter().map(page).collect();
+    assert!(pages.iter().all(|(_, page)| page.next.is_none()));
+    let pages =
+        pages.into_iter().flat_map(|(target, page)| page.hints.into_iter().map(move |hint| (target, hint)));
+    let all: Vec<_> = pages.collect();
+    assert_eq!(all.len() as u64, hints.held().0, "what can be delivered is what is counted");
+    for (target, hint) in all {
         // A hint for the same key again is merged with what is there; if that is damaged it is refused, and nothing is lost.
         let sound = Object::decode(hint.object.clone());
         let more = object(noise);
@@ -113,7 +119,7 @@ async fn hints_among_damaged_ones(noise: &mut Noise) {
             (Err(HintError::Codec(_)), Err(_)) => {}
             (held, sound) => panic!("{} of {sound:?}", if held.is_ok() { "held" } else { "refused" }),
         }
-        hints.delivered(&hint).await.unwrap();
+        hints.delivered(&[hint]).await.unwrap();
     }
     let durable = hints.hold(Uuid::from_u128(1), Token(7), b"new", object(noise).encode()).await.unwrap().unwrap();
     durable.await.unwrap();

@@ -10,9 +10,14 @@ use crate::storage::{Committer, Engine, EngineError, ScanRange, Space, StorageEr
 use bytes::Bytes;
 use dynamo::object::{CodecError, Object};
 use dynamo::token::{SLOTS, Token};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use uuid::Uuid;
+
+/// A page of hints is read in one go, and requests wait meanwhile.
+const PAGE_BYTES_MAX: usize = 256 << 10;
 
 /// The hints this node holds.
 pub struct Hints {
@@ -31,6 +36,17 @@ struct Held {
     bytes: AtomicI64,
     /// How many, by hash slot.
     slots: Vec<AtomicU32>,
+    /// How many, by the member they are for, where there are any.
+    targets: Mutex<BTreeMap<Uuid, i64>>,
+}
+
+/// Some of the hints for a member.
+#[derive(Debug)]
+pub struct HintPage {
+    /// In the order of their tokens.
+    pub hints: Vec<HeldHint>,
+    /// Where the next page begins; `None`: this is the last one.
+    pub next: Option<Bytes>,
 }
 
 /// A hint as it is held.
@@ -97,9 +113,7 @@ impl Hints {
         loop {
             let page = hints.engine.scan(Space::Hints, &range, 4096, 4 << 20)?;
             for (key, value) in &page.items {
-                if let Some(token) = token_of(key) {
-                    hints.held.adjust(token, 1, signed(key.len() + value.len()));
-                }
+                hints.held.adjust(key, 1, signed(key.len() + value.len()));
             }
             match page.items.last() {
                 Some((last, _)) if page.more => range.after = Some(last.clone()),
@@ -151,10 +165,10 @@ impl Hints {
         }
         let reservation = self.committer.reserve(16 + key.len() + incoming.len()).await?;
         let hint_key = hint_key(target, token, key);
-        let key_len = hint_key.len();
+        let counted = hint_key.clone();
         let updated = self.objects.update(hint_key, reservation, |current| {
             let Some(current) = current else {
-                self.held.adjust(token, 1, signed(key_len + incoming.len()));
+                self.held.adjust(&counted, 1, signed(counted.len() + incoming.len()));
                 return Ok((Some(incoming), ()));
             };
             let mine = Object::decode(current.clone())?;
@@ -163,7 +177,7 @@ impl Hints {
                 return Ok((None, ()));
             }
             let encoded = merged.encode();
-            self.held.adjust(token, 0, signed(encoded.len()) - signed(current.len()));
+            self.held.adjust(&counted, 0, signed(encoded.len()) - signed(current.len()));
             Ok::<_, HintError>((Some(encoded), ()))
         })?;
         match updated {
@@ -180,38 +194,46 @@ impl Hints {
         Ok(self.objects.read(&hint_key(target, token, key))?.map(|known| known.value))
     }
 
-    /// Removes a hint that was delivered, unless a newer one has taken its place.
+    /// Removes hints that were delivered, except where a newer one has taken the place of one: all of them in a commit or
+    /// two, for clients wait for each.
     ///
     /// # Errors
-    /// When storage fails; the hint is then still there and is delivered again.
-    pub async fn delivered(&self, hint: &HeldHint) -> Result<(), HintError> {
-        let reservation = self.committer.reserve_control().await;
-        let removed = self.objects.remove_if(&hint.hint_key, reservation, |newest| {
-            let same = *newest == hint.object;
-            if same {
-                self.held.adjust(hint.token, -1, -signed(hint.hint_key.len() + hint.object.len()));
-            }
-            same
-        })?;
-        if let Some(submitted) = removed {
-            submitted.await?;
+    /// When storage fails. Some may still be there then, and are delivered again.
+    pub async fn delivered(&self, hints: &[HeldHint]) -> Result<(), HintError> {
+        let mut removals = Vec::with_capacity(hints.len());
+        for hint in hints {
+            let reservation = self.committer.reserve_control().await;
+            let removed = self.objects.remove_if(&hint.hint_key, reservation, |newest| {
+                let same = *newest == hint.object;
+                if same {
+                    self.held.adjust(&hint.hint_key, -1, -signed(hint.hint_key.len() + hint.object.len()));
+                }
+                same
+            })?;
+            removals.extend(removed);
+        }
+        for removed in removals {
+            removed.await?;
         }
         Ok(())
     }
 
-    /// Some hints held behind a cursor (a hint key, exclusive), in order of target and token.
+    /// Members that hints are held for.
+    #[must_use]
+    pub fn targets(&self) -> BTreeSet<Uuid> {
+        self.held.targets.lock().keys().copied().collect()
+    }
+
+    /// Some of the hints for a member, from a [place](HintPage::next) on.
     ///
     /// # Errors
     /// When the engine cannot be read.
-    pub fn page(
-        &self,
-        after: Option<Bytes>,
-        items_max: usize,
-    ) -> Result<(Vec<(Uuid, HeldHint)>, bool), EngineError> {
-        let range = ScanRange { after, ..ScanRange::everything() };
-        let page = self.engine.scan(Space::Hints, &range, items_max, 1 << 20)?;
+    pub fn page(&self, target: Uuid, after: Option<Bytes>, items_max: usize) -> Result<HintPage, EngineError> {
+        let range = ScanRange { after, ..ScanRange::prefix(target.as_bytes()) };
+        let page = self.engine.scan(Space::Hints, &range, items_max, PAGE_BYTES_MAX)?;
+        let next = page.items.last().filter(|_| page.more).map(|(key, _)| key.clone());
         let hints = page.items.into_iter().filter_map(|(key, object)| split_hint_key(key, object)).collect();
-        Ok((hints, page.more))
+        Ok(HintPage { hints, next })
     }
 }
 
@@ -221,10 +243,13 @@ impl Held {
             count: AtomicI64::new(0),
             bytes: AtomicI64::new(0),
             slots: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            targets: Mutex::default(),
         }
     }
 
-    fn adjust(&self, token: Token, count: i32, bytes: i64) {
+    /// So many more hints under a key, and their bytes. Damaged keys are of no hint.
+    fn adjust(&self, hint_key: &Bytes, count: i32, bytes: i64) {
+        let Some((target, token)) = target_of(hint_key).zip(token_of(hint_key)) else { return };
         if let Some(held) = self.slots.get(usize::from(token.slot())) {
             // Wraps around as it should when the change is negative.
             held.fetch_add(count.cast_unsigned(), Ordering::AcqRel);
@@ -232,6 +257,14 @@ impl Held {
         let count = i64::from(count);
         self.count.fetch_add(count, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if count != 0 {
+            let mut targets = self.targets.lock();
+            let held = targets.entry(target).or_default();
+            *held += count;
+            if *held == 0 {
+                targets.remove(&target);
+            }
+        }
     }
 
     /// A commit has failed: what was counted for a key gives way to what is there. A count that stayed wrong would
@@ -239,11 +272,10 @@ impl Held {
     fn correct(&self, engine: &dyn Engine, key: &Bytes, counted: Option<&Bytes>) {
         // An engine that cannot be read is opened anew, and everything is counted then.
         let Ok(actual) = engine.get(Space::Hints, key) else { return };
-        let Some(token) = token_of(key) else { return };
         let number = |value: Option<&Bytes>| i32::from(value.is_some());
         let size = |value: Option<&Bytes>| value.map_or(0, |value| signed(key.len() + value.len()));
         let actual = actual.as_ref();
-        self.adjust(token, number(actual) - number(counted), size(actual) - size(counted));
+        self.adjust(key, number(actual) - number(counted), size(actual) - size(counted));
     }
 }
 
@@ -254,14 +286,17 @@ fn hint_key(target: Uuid, token: Token, key: &[u8]) -> Bytes {
     Bytes::from(bytes)
 }
 
+pub(super) fn target_of(hint_key: &Bytes) -> Option<Uuid> {
+    hint_key.first_chunk().map(|bytes| Uuid::from_bytes(*bytes))
+}
+
 pub(super) fn token_of(hint_key: &Bytes) -> Option<Token> {
     super::split_storage_key(&hint_key.slice(16.min(hint_key.len())..)).map(|(token, _)| token)
 }
 
-pub(super) fn split_hint_key(hint_key: Bytes, object: Bytes) -> Option<(Uuid, HeldHint)> {
-    let target = Uuid::from_bytes(*hint_key.first_chunk::<16>()?);
-    let (token, key) = super::split_storage_key(&hint_key.slice(16..))?;
-    Some((target, HeldHint { hint_key, token, key, object }))
+pub(super) fn split_hint_key(hint_key: Bytes, object: Bytes) -> Option<HeldHint> {
+    let (token, key) = super::split_storage_key(&hint_key.slice(16.min(hint_key.len())..))?;
+    Some(HeldHint { hint_key, token, key, object })
 }
 
 fn signed(length: usize) -> i64 {

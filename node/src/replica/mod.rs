@@ -16,7 +16,7 @@ mod recount;
 
 pub use counters::{Counters, Look, Sum, Weight};
 pub use grace::{Grace, InFlight};
-pub use hints::{HeldHint, Hints};
+pub use hints::{HeldHint, HintPage, Hints};
 pub use insert_page::{PageItems, PageRules};
 pub use leaves::Leaves;
 pub use objects::{Known, NewObject, Objects, Overlay, PageBounds, RemovedPage, Updated};

@@ -6,6 +6,7 @@ mod bulk;
 mod cluster;
 mod collect;
 mod converge;
+mod hinted;
 mod leaving;
 mod quorum;
 mod sender;

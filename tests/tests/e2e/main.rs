@@ -4,6 +4,7 @@
 mod admission;
 mod faults;
 mod harness;
+mod hosts;
 mod lifecycle;
 mod operations;
 mod replacement;

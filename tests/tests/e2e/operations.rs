@@ -4,6 +4,7 @@
 //! write and a waking that are tried in the same moments.
 
 use crate::harness::{Failures, LIMIT, clean_up, cluster, load_of, verify};
+use crate::hosts;
 use annulus_tests::kvc::Kvc;
 use annulus_tests::latencies::Latencies;
 use annulus_tests::probe::{Measured, Probe};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 const REST: Duration = Duration::from_secs(8);
 /// So much that what moves takes longer than the pods.
 const SHAPE: Shape = Shape { writers: 8, keys: 20_000, value_bytes: 1_000 };
-const ZONES: &str = "zones: {topologyKey: topology.kubernetes.io/zone}";
+const ZONES: &str = "zones: {topologyKey: topology.kubernetes.io/zone}\nreplaceAfter: 10s";
 
 /// How often it is looked whether partitions move.
 const LOOK: Duration = Duration::from_millis(200);
@@ -86,12 +87,33 @@ async fn every_operation_goes_on_under_load_without_a_failed_request() -> anyhow
     rows.push(watched(&kvc, &observer, "another cluster starts", comes).await?);
     let beside = beside.context("it did not start")?;
     rows.push(watched(&kvc, &observer, "another cluster ends", clean_up(&beside)).await?);
-    let after = rest(&kvc, &observer).await?;
     zones_are_kept_apart(&kvc).await?;
     ensure!(kvc.ring().await?.partitions.len() == 512, "the partitions were not split");
+    let after = if hosts::can_be_lost() {
+        let (row, after) = replaced(&kvc, &observer).await?;
+        rows.push(row);
+        after
+    } else {
+        rest(&kvc, &observer).await?
+    };
     print(&rows, &after);
     verify(&addresses, workload, Failures::None).await?;
     clean_up(&kvc).await
+}
+
+/// A host is lost with all that is on it, and its node made anew on another. It comes back when all is measured.
+async fn replaced(kvc: &Kvc, observer: &Observer) -> anyhow::Result<(Row, Span)> {
+    let (host, lost) = hosts::most_crowded(kvc).await?;
+    let before = kvc.ring().await?;
+    let anew = async {
+        hosts::lose(&host).await?;
+        hosts::until_replaced(kvc, &lost, &before).await?;
+        kvc.settled(3, LIMIT).await.map(drop)
+    };
+    let row = watched(kvc, observer, "a host is lost", anew).await;
+    let after = rest(kvc, observer).await;
+    hosts::start(&host).await?;
+    Ok((row?, after?))
 }
 
 /// Does something to the cluster, or beside it.
