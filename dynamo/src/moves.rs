@@ -11,6 +11,7 @@ mod landing;
 mod membership;
 mod progress;
 mod proof;
+mod room;
 mod split;
 
 pub use advance::advance;
@@ -67,6 +68,10 @@ pub struct Report {
     pub unreachable: BTreeSet<Uuid>,
     /// Why it could not copy a partition when it last tried, if it has not succeeded since.
     pub held_up: Option<String>,
+    /// Bytes of the partitions that it serves.
+    pub serving_bytes: u64,
+    /// Bytes a second that the node copies beside its clients; `None`: it has none to speak of, and copies as fast as it can.
+    pub beside_clients: Option<u64>,
 }
 
 /// Reports by incarnation.
@@ -75,7 +80,7 @@ pub type Reports = BTreeMap<Uuid, Report>;
 /// Bounds on how much happens at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// How many partitions may be moving at once (filling or retiring).
+    /// How many partitions may be moving at once (filling or retiring), however little clients feel of it.
     pub parallel_moves: usize,
 }
 

@@ -75,7 +75,7 @@ pub struct Throttle {
 }
 
 /// Rate that a node begins with beside clients, in bytes a second. Many nodes may begin at once, on one machine even.
-const FIRST: f64 = (512 << 10) as f64;
+pub const FIRST: f64 = (512 << 10) as f64;
 /// Each window without pressure adds this part of the rate: it doubles in three seconds, and what clients have just borne is
 /// never left far behind.
 const ADDED: f64 = 1.0 / 16.0;
@@ -84,6 +84,9 @@ const LEFT: f64 = 0.9;
 /// However much clients feel, copying goes on at this rate: a move that never ends protects nobody. So many nodes may be at it
 /// on one machine that more would be felt.
 const LEAST: f64 = (128 << 10) as f64;
+/// What a call is taken for besides the bytes that it brings: what it costs both ends, flushes above all. With little in each
+/// partition, calls are all that clients feel of a move.
+pub const CALL_BYTES: u64 = 4 << 10;
 /// What is copied at this rate, in bytes a second, is not what clients feel.
 pub const LITTLE: f64 = 2.0 * LEAST;
 /// No disk or network that this is for is faster.

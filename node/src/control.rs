@@ -93,6 +93,7 @@ fn status(parts: &Parts, coordinator: &Coordinator) -> NodeStatus {
         leftover_partitions: clamp(leftover),
         version: String::from(env!("CARGO_PKG_VERSION")),
         copying_partitions: clamp(pulls.copying),
+        beside_clients_bytes_per_second: pulls.beside_clients.map(|rate| rate as u64),
         copying_error: pulls.last_error.unwrap_or_default(),
     }
 }

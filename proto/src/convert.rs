@@ -32,6 +32,8 @@ pub fn report(status: &v1::NodeStatus) -> Report {
         epoch: status.epoch,
         synced: status.synced.iter().map(|synced| (synced.partition, synced.since)).collect(),
         unreachable: status.unreachable.iter().filter_map(|id| uuid_from("unreachable", id).ok()).collect(),
+        serving_bytes: status.serving_bytes,
+        beside_clients: status.beside_clients_bytes_per_second,
         held_up: Some(status.copying_error.clone()).filter(|error| !error.is_empty()),
     }
 }

@@ -1,5 +1,6 @@
 //! One step of the moves: everything that may be published now, in one document.
 
+use super::room::Room;
 use super::{Change, MoveError, Pace, Reason, Reports, Step, Wish, membership, split};
 use crate::preference::MemberIndex;
 use crate::ring::{Also, MemberState, Phase, Placement, Ring, same_set};
@@ -27,15 +28,16 @@ pub fn advance(ring: &Ring, wish: &Wish, reports: &Reports, pace: Pace) -> Resul
     let mut waiting = Waiting::default();
     if let Some(target) = next.target.clone() {
         let wanted = membership::lists(&next, &target.owners, usize::from(next.quorums.n));
-        let mut moving = next.partitions.iter().filter(|placement| placement.also.is_some()).count();
+        let mut room = Room::of(&next, reports, pace);
         for (partition, list) in wanted.into_iter().enumerate() {
             let placement = next.partitions[partition].clone();
             let facts = Facts { ring: &next, reports, partition, since: target.since };
-            let decided = decide(&facts, &placement, &list, moving < pace.parallel_moves, &mut waiting);
+            let decided = decide(&facts, &placement, &list, &mut room, &mut waiting);
             let was_moving = placement.also.is_some();
             next.partitions[partition] = apply(placement, decided, list, next.epoch, &mut change);
-            let is_moving = next.partitions[partition].also.is_some();
-            moving = moving + usize::from(is_moving) - usize::from(was_moving);
+            if was_moving && next.partitions[partition].also.is_none() {
+                room.one_is_done();
+            }
         }
         settle(&mut next, &target.owners);
     }
@@ -84,7 +86,7 @@ fn decide(
     facts: &Facts<'_>,
     placement: &Placement,
     wanted: &[MemberIndex],
-    room: bool,
+    room: &mut Room,
     waiting: &mut Waiting,
 ) -> Decision {
     let here = same_set(&placement.preference, wanted);
@@ -92,7 +94,9 @@ fn decide(
         return match (here, placement.preference == wanted) {
             (true, true) => Decision::Stay,
             (true, false) => Decision::Reorder,
-            (false, _) if room && connected(facts, placement, wanted, waiting) => Decision::Begin,
+            (false, _) if connected(facts, placement, wanted, waiting) && room.take(placement, wanted) => {
+                Decision::Begin
+            }
             (false, _) => Decision::Stay,
         };
     };

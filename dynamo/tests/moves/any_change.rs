@@ -114,10 +114,11 @@ proptest! {
     fn any_change_at_any_moment_is_safe_and_settles(
         story in story(),
         parallel_moves in 1usize..20,
+        beside_clients in prop::option::of(0u64..1 << 24),
     ) {
         let mut wanted = wished(3, false);
         let mut ring = moves::create(Uuid::from_u128(7), HashKey([1; 16]), &wanted).unwrap();
-        let mut nodes = Nodes::default();
+        let mut nodes = Nodes { beside_clients, serving_bytes: 16 << 20, ..Nodes::default() };
         nodes.everyone_follows(&ring);
         let mut published = Published::new();
         note_published(&ring, &mut published);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic, in functions that tests share too")]
 
 mod any_change;
+mod beside_clients;
 mod nodes;
 mod splits;
 mod stories;

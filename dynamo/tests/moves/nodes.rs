@@ -40,6 +40,10 @@ pub fn new_ring(members: u32) -> Ring {
 pub struct Nodes {
     pub installed: BTreeMap<Uuid, Ring>,
     pub synced: BTreeMap<Uuid, BTreeSet<(u32, u64)>>,
+    /// What each of them says that it copies a second beside its clients.
+    pub beside_clients: Option<u64>,
+    /// What each of them says that it serves.
+    pub serving_bytes: u64,
 }
 
 impl Nodes {
@@ -81,7 +85,10 @@ impl Nodes {
             .iter()
             .map(|(incarnation, ring)| {
                 let synced = self.synced.get(incarnation).cloned().unwrap_or_default();
-                (*incarnation, Report { epoch: ring.epoch, synced, ..Report::default() })
+                let (beside_clients, serving_bytes) = (self.beside_clients, self.serving_bytes);
+                let report =
+                    Report { epoch: ring.epoch, synced, beside_clients, serving_bytes, ..Report::default() };
+                (*incarnation, report)
             })
             .collect()
     }

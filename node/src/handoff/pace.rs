@@ -7,10 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What a call is taken for besides the bytes that it brings: what it costs both ends, flushes above all. With little in each
-/// partition, calls are all that clients feel of a move.
-pub(super) const CALL_BYTES: u64 = 4 << 10;
-
 /// How long what a source has told of its clients counts.
 const TOLD_LATELY: Duration = Duration::from_secs(1);
 
@@ -78,6 +74,12 @@ impl Pace {
     /// Bytes a second, at present.
     pub(super) fn rate(&self) -> f64 {
         self.state.lock().throttle.rate()
+    }
+
+    /// The same, while any client is there that copying could hold up.
+    pub(super) fn beside_clients(&self) -> Option<f64> {
+        let state = self.state.lock();
+        (!state.throttle.is_alone()).then(|| state.throttle.rate())
     }
 
     /// Whether no client is there, here or at the sources, that copying could hold up.

@@ -76,6 +76,8 @@ struct State {
 pub struct PullsView {
     /// Bytes a second that this node copies at most, by what clients feel of it.
     pub bytes_per_second: f64,
+    /// The same, while it gives way to clients; `None`: there are none.
+    pub beside_clients: Option<f64>,
     /// Moves that are complete.
     pub synced: BTreeSet<MoveRecord>,
     /// Partitions being copied or waiting for their turn.
@@ -136,6 +138,7 @@ impl Pulls {
         let state = self.state.lock();
         PullsView {
             bytes_per_second: self.pace.rate(),
+            beside_clients: self.pace.beside_clients(),
             synced: state.synced.clone(),
             copying: state.copying.len(),
             moved: state.moved,

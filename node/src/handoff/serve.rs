@@ -1,7 +1,6 @@
 //! What this node answers to members that copy or compare a token range.
 
 use super::foreground::Foreground;
-use super::pace::CALL_BYTES;
 use super::packed::Packer;
 use crate::replica::{Replica, split_storage_key, storage_key, token_and_key};
 use crate::ring_state::RingState;
@@ -12,6 +11,7 @@ use bytes::Bytes;
 use dynamo::digest::{Buckets, RangeDigest};
 use dynamo::object::digest_of_encoded;
 use dynamo::reconcile::{leaf, leaf_tokens};
+use dynamo::throttle::CALL_BYTES;
 use dynamo::token::Token;
 use std::ops::ControlFlow;
 use std::time::Duration;

@@ -1,0 +1,72 @@
+//! How much moves at once while clients are there to feel it.
+
+use crate::nodes::{Nodes, holders, incarnation, new_ring, settle, wish};
+use dynamo::moves::{self, Pace, Step};
+use dynamo::preference::MemberIndex;
+use dynamo::ring::{Phase, Ring};
+
+const MIB: u64 = 1 << 20;
+
+/// Nodes that serve 64 partitions of a mebibyte each, or those who do among them.
+fn nodes(beside_clients: Option<u64>) -> Nodes {
+    Nodes { beside_clients, serving_bytes: 64 * MIB, ..Nodes::default() }
+}
+
+/// How many partitions are being filled with this member as a new holder.
+fn filling(ring: &Ring, member: MemberIndex) -> usize {
+    let fills = ring.partitions.iter().filter(|placement| {
+        let fills = placement.also.as_ref().filter(|also| also.phase == Phase::Filling);
+        fills.is_some_and(|also| also.list.contains(&member)) && !placement.preference.contains(&member)
+    });
+    fills.count()
+}
+
+/// Three nodes become five. Returns the most partitions that any of the new ones had to copy at once, and how many documents
+/// it took. `follows`: who completes what it is to copy.
+fn scaled_out(nodes: &mut Nodes, follows: impl Fn(u32) -> bool) -> (Ring, usize, usize) {
+    let (mut ring, mut most, mut documents) = (new_ring(3), 0, 0);
+    loop {
+        ring.members.iter().for_each(|member| nodes.install(member.incarnation, &ring));
+        (0..5).filter(|number| follows(*number)).for_each(|number| nodes.sync(incarnation(number)));
+        let mut reports = nodes.reports();
+        // The new ones serve nothing yet, and nobody asks the last of them.
+        for number in 3..5 {
+            if let Some(report) = reports.get_mut(&incarnation(number)) {
+                report.serving_bytes = 0;
+                report.beside_clients = report.beside_clients.filter(|_| number == 3);
+            }
+        }
+        match moves::advance(&ring, &wish(0..5), &reports, Pace::default()).unwrap() {
+            Step::Publish(next, _) => ring = *next,
+            Step::Settled | Step::Wait(_) => return (ring, most, documents),
+        }
+        documents += 1;
+        most = most.max(filling(&ring, MemberIndex(3))).max(filling(&ring, MemberIndex(4)));
+    }
+}
+
+#[test]
+fn no_more_begins_than_is_copied_until_the_next_documents() {
+    let (settled, alone, few) = scaled_out(&mut nodes(None), |_| true);
+    assert_eq!(holders(&settled).len(), 5);
+    assert!(alone > 30, "nobody is there: all at once, {alone}");
+    let (settled, slow, many) = scaled_out(&mut nodes(Some(MIB / 8)), |_| true);
+    assert_eq!(holders(&settled).len(), 5);
+    assert!((12..=13).contains(&slow), "what it works on at once, and some: {slow}");
+    assert!(many > few, "{many} documents instead of {few}");
+    let (_, faster, _) = scaled_out(&mut nodes(Some(6 * MIB)), |_| true);
+    assert!((22..=24).contains(&faster), "and what is copied in two seconds: {faster}");
+}
+
+#[test]
+fn who_copies_nothing_holds_up_a_few_partitions_and_nobody_else() {
+    let (ring, most, _) = scaled_out(&mut nodes(Some(MIB / 8)), |number| number != 3);
+    assert!(most <= 13, "{most}");
+    let (stuck, other) = (MemberIndex(3), MemberIndex(4));
+    assert_eq!((filling(&ring, stuck), moves::progress(&ring).filling), (12, 12));
+    let done = settle(ring.clone(), &wish(0..5), Pace::default());
+    for (now, then) in ring.partitions.iter().zip(&done.partitions) {
+        let only_other = then.preference.contains(&other) && !then.preference.contains(&stuck);
+        assert!(!only_other || now.preference.contains(&other), "{now:?} could be {then:?}");
+    }
+}
