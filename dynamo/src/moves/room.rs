@@ -42,12 +42,13 @@ impl Room {
     /// Takes room for a move to this list, if there is any.
     pub(super) fn take(&mut self, placement: &Placement, list: &[MemberIndex]) -> bool {
         let new = || list.iter().filter(|index| !placement.preference.contains(index));
-        let fits =
-            self.moving < self.moving_max && new().all(|index| self.of.get(index).is_none_or(|&left| left > 0));
+        // One that has room is enough: whoever is fast does not wait for who is slow.
+        let has_room = |index| self.of.get(index).is_none_or(|&left| left > 0);
+        let fits = self.moving < self.moving_max && (new().next().is_none() || new().any(has_room));
         if fits {
             self.moving += 1;
             for index in new() {
-                self.of.entry(*index).and_modify(|left| *left -= 1);
+                self.of.entry(*index).and_modify(|left| *left = left.saturating_sub(1));
             }
         }
         fits

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// After so long without anything to copy, what clients bore says nothing any more. Until then it is kept: the next partitions may only
+/// be waiting for the next ring.
+const REMEMBERED: Duration = Duration::from_secs(10);
+
 /// How long what a source has told of its clients counts.
 const TOLD_LATELY: Duration = Duration::from_secs(1);
 
@@ -26,6 +30,8 @@ pub(super) struct Pace {
 
 struct State {
     throttle: Throttle,
+    /// When anything was last to be copied.
+    copied: Instant,
     /// When the next page may be asked for.
     next: Instant,
     /// The highest pressure that sources told of, and when.
@@ -40,6 +46,7 @@ impl Pace {
             bytes_per_second_max,
             state: Mutex::new(State {
                 throttle: Throttle::new(bytes_per_second_max, false),
+                copied: now,
                 next: now,
                 told: (0.0, now),
             }),
@@ -58,15 +65,18 @@ impl Pace {
         }
     }
 
-    /// A window is over in which this node's own clients felt so much. `copying`: whether it copies; if not, the next
-    /// time begins anew.
+    /// A window is over in which this node's own clients felt so much. `copying`: whether it copies; if it has not for a while, the
+    /// next time begins anew.
     pub(super) fn adjust(&self, own: f64, copying: bool) {
-        let mut state = self.state.lock();
+        let (mut state, now) = (self.state.lock(), Instant::now());
         if !copying {
-            // Sources tell of their clients with the first page.
-            state.throttle = Throttle::new(self.bytes_per_second_max, own <= 0.0);
+            if now - state.copied > REMEMBERED {
+                // Sources tell of their clients with the first page.
+                state.throttle = Throttle::new(self.bytes_per_second_max, own <= 0.0);
+            }
             return;
         }
+        state.copied = now;
         let told = if state.told.1.elapsed() <= TOLD_LATELY { state.told.0 } else { 0.0 };
         state.throttle.adjust(own.max(told));
     }
