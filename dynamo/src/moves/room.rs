@@ -39,7 +39,7 @@ impl Room {
         self.moving -= 1;
     }
 
-    /// Takes room for a move to this list, if there is any.
+    /// Takes room for a move to this list, if any of its new members has some.
     pub(super) fn take(&mut self, placement: &Placement, list: &[MemberIndex]) -> bool {
         let new = || list.iter().filter(|index| !placement.preference.contains(index));
         // One that has room is enough: whoever is fast does not wait for who is slow.
