@@ -30,8 +30,8 @@ pub(super) struct Pace {
 
 struct State {
     throttle: Throttle,
-    /// When anything was last to be copied.
-    copied: Instant,
+    /// When anything was last to be copied; `None`: never.
+    copied: Option<Instant>,
     /// When the next page may be asked for.
     next: Instant,
     /// The highest pressure that sources told of, and when.
@@ -46,7 +46,7 @@ impl Pace {
             bytes_per_second_max,
             state: Mutex::new(State {
                 throttle: Throttle::new(bytes_per_second_max, false),
-                copied: now,
+                copied: None,
                 next: now,
                 told: (0.0, now),
             }),
@@ -70,13 +70,15 @@ impl Pace {
     pub(super) fn adjust(&self, own: f64, copying: bool) {
         let (mut state, now) = (self.state.lock(), Instant::now());
         if !copying {
-            if now - state.copied > REMEMBERED {
+            if state.copied.is_none_or(|copied| now - copied > REMEMBERED) {
                 // Sources tell of their clients with the first page.
                 state.throttle = Throttle::new(self.bytes_per_second_max, own <= 0.0);
+            } else if own <= 0.0 {
+                state.throttle.adjust(own);
             }
             return;
         }
-        state.copied = now;
+        state.copied = Some(now);
         let told = if state.told.1.elapsed() <= TOLD_LATELY { state.told.0 } else { 0.0 };
         state.throttle.adjust(own.max(told));
     }
