@@ -21,6 +21,7 @@ pub use progress::{Progress, progress};
 pub use proof::{Certificate, NotYet, may_go};
 
 use crate::claim::ClaimError;
+use crate::preference::MemberIndex;
 use crate::ring::{Quorums, Ring};
 use crate::token::PartitionCount;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,8 +75,20 @@ pub struct Report {
     pub beside_clients: Option<u64>,
 }
 
+impl Report {
+    /// Whether the node has completed the move of this partition that began in the epoch `since`.
+    fn has_synced(&self, partition: usize, since: u64) -> bool {
+        u32::try_from(partition).is_ok_and(|partition| self.synced.contains(&(partition, since)))
+    }
+}
+
 /// Reports by incarnation.
 pub type Reports = BTreeMap<Uuid, Report>;
+
+/// What a member of the document has said, if it has answered.
+fn report_of<'a>(ring: &Ring, reports: &'a Reports, index: MemberIndex) -> Option<&'a Report> {
+    reports.get(&ring.member(index)?.incarnation)
+}
 
 /// Bounds on how much happens at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

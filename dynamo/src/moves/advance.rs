@@ -1,7 +1,7 @@
 //! One step of the moves: everything that may be published now, in one document.
 
 use super::room::Room;
-use super::{Change, MoveError, Pace, Reason, Reports, Step, Wish, membership, split};
+use super::{Change, MoveError, Pace, Reason, Reports, Step, Wish, membership, report_of, split};
 use crate::preference::MemberIndex;
 use crate::ring::{Also, MemberState, Phase, Placement, Ring, same_set};
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,11 +133,10 @@ fn connected(facts: &Facts<'_>, placement: &Placement, wanted: &[MemberIndex], w
 /// Every new holder has said that it has the partition. Where the list gets shorter, so has everyone who stays: see
 /// [`Placement::is_to_sync`](crate::ring::Placement::is_to_sync).
 fn filled(facts: &Facts<'_>, placement: &Placement, also: &Also, waiting: &mut Waiting) -> bool {
-    let partition = u32::try_from(facts.partition).unwrap_or(u32::MAX);
     let mut complete = true;
     for &index in also.list.iter().filter(|index| placement.is_to_sync(**index)) {
-        let report = facts.ring.member(index).and_then(|member| facts.reports.get(&member.incarnation));
-        if !report.is_some_and(|report| report.synced.contains(&(partition, placement.since))) {
+        let report = report_of(facts.ring, facts.reports, index);
+        if !report.is_some_and(|report| report.has_synced(facts.partition, placement.since)) {
             *waiting.copying.entry(index).or_default() += 1;
             complete = false;
         }
@@ -148,10 +147,7 @@ fn filled(facts: &Facts<'_>, placement: &Placement, also: &Also, waiting: &mut W
 /// No reader can still be served by the old list alone: every member that answers, and enough of the old list that
 /// any r of it include one, have installed the epoch from which reads use the new list.
 fn retired(facts: &Facts<'_>, placement: &Placement, also: &Also, waiting: &mut Waiting) -> bool {
-    let epoch_of = |index: MemberIndex| {
-        let member = facts.ring.member(index)?;
-        facts.reports.get(&member.incarnation).map(|report| report.epoch)
-    };
+    let epoch_of = |index| report_of(facts.ring, facts.reports, index).map(|report| report.epoch);
     let mut complete = true;
     for member in &facts.ring.members {
         if epoch_of(member.index).is_some_and(|epoch| epoch < placement.since) {
@@ -235,9 +231,8 @@ struct Waiting {
 impl Waiting {
     fn reasons(self, ring: &Ring, reports: &Reports) -> Vec<Reason> {
         let name = |index: MemberIndex| ring.member(index).map_or_else(|| index.to_string(), |m| m.name.clone());
-        let answers =
-            |index: MemberIndex| ring.member(index).is_some_and(|m| reports.contains_key(&m.incarnation));
-        let held_up = |index: MemberIndex| reports.get(&ring.member(index)?.incarnation)?.held_up.clone();
+        let answers = |index| report_of(ring, reports, index).is_some();
+        let held_up = |index| report_of(ring, reports, index)?.held_up.clone();
         let connecting = self
             .connecting
             .into_iter()

@@ -4,7 +4,7 @@
 //! clients no more of them begin than are copied until the next documents, however many may move at once; and who copies
 //! none, because it hangs, keeps but a few of them from the others.
 
-use super::{Pace, Reports};
+use super::{Pace, Reports, report_of};
 use crate::preference::MemberIndex;
 use crate::ring::{Phase, Placement, Ring};
 use crate::throttle::{CALL_BYTES, FIRST};
@@ -48,7 +48,9 @@ impl Room {
         if fits {
             self.moving += 1;
             for index in new() {
-                self.of.entry(*index).and_modify(|left| *left = left.saturating_sub(1));
+                if let Some(left) = self.of.get_mut(index) {
+                    *left = left.saturating_sub(1);
+                }
             }
         }
         fits
@@ -60,7 +62,7 @@ fn bounds(ring: &Ring, reports: &Reports) -> BTreeMap<MemberIndex, usize> {
     let bytes = replica_bytes(ring, reports);
     let to_copy = to_copy(ring, reports);
     let bound = |index: MemberIndex| {
-        let report = ring.member(index).and_then(|member| reports.get(&member.incarnation));
+        let report = report_of(ring, reports, index);
         // Who has no clients of its own goes by those of its sources once it has heard of them.
         #[allow(clippy::cast_precision_loss, reason = "a rate need not be exact")]
         let rate = report.and_then(|report| report.beside_clients).map_or(FIRST, |rate| rate as f64);
@@ -74,11 +76,8 @@ fn bounds(ring: &Ring, reports: &Reports) -> BTreeMap<MemberIndex, usize> {
 /// What copying a partition is taken for, in bytes: the mean of the replicas that serve, and what it takes to ask for it.
 #[allow(clippy::cast_precision_loss, reason = "a mean need not be exact")]
 fn replica_bytes(ring: &Ring, reports: &Reports) -> f64 {
-    let answers = |member: &MemberIndex| {
-        ring.member(*member).is_some_and(|member| reports.contains_key(&member.incarnation))
-    };
-    let replicas =
-        ring.partitions.iter().flat_map(|placement| &placement.preference).filter(|index| answers(index));
+    let answers = |index: &&MemberIndex| report_of(ring, reports, **index).is_some();
+    let replicas = ring.partitions.iter().flat_map(|placement| &placement.preference).filter(answers);
     let bytes: u64 = reports.values().map(|report| report.serving_bytes).sum();
     bytes as f64 / replicas.count().max(1) as f64 + CALL_BYTES as f64
 }
@@ -86,11 +85,11 @@ fn replica_bytes(ring: &Ring, reports: &Reports) -> f64 {
 /// How many partitions each member has yet to copy, of those that move.
 fn to_copy(ring: &Ring, reports: &Reports) -> BTreeMap<MemberIndex, usize> {
     let mut to_copy = BTreeMap::new();
-    for (partition, placement) in (0..).zip(&ring.partitions) {
+    for (partition, placement) in ring.partitions.iter().enumerate() {
         let Some(also) = placement.also.as_ref().filter(|also| also.phase == Phase::Filling) else { continue };
         for &index in also.list.iter().filter(|index| !placement.preference.contains(index)) {
-            let report = ring.member(index).and_then(|member| reports.get(&member.incarnation));
-            if !report.is_some_and(|report| report.synced.contains(&(partition, placement.since))) {
+            let report = report_of(ring, reports, index);
+            if !report.is_some_and(|report| report.has_synced(partition, placement.since)) {
                 *to_copy.entry(index).or_default() += 1;
             }
         }

@@ -7,6 +7,29 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::time::Instant;
 
+/// What has been done and what it costs at a rate: when the next may follow.
+pub(super) struct Account {
+    pub(super) throttle: Throttle,
+    /// When all is paid for.
+    next: Instant,
+}
+
+impl Account {
+    pub(super) fn new(throttle: Throttle) -> Self {
+        Self { throttle, next: Instant::now() }
+    }
+
+    /// Adds these bytes, just handled beside whoever is there; returns when they are paid for.
+    pub(super) fn charge(&mut self, bytes: u64, foreground: &Foreground) -> Instant {
+        foreground.work(bytes);
+        if foreground.is_asked() {
+            self.throttle.heed();
+        }
+        self.next = self.next.max(Instant::now()) + self.throttle.time_for(bytes);
+        self.next
+    }
+}
+
 /// Shared by whatever goes at this pace together. To be made anew when something begins: what clients bore long ago says
 /// nothing.
 pub(super) struct GiveWay {
@@ -15,32 +38,25 @@ pub(super) struct GiveWay {
 }
 
 struct State {
-    throttle: Throttle,
+    account: Account,
     looked: Instant,
-    /// When all is paid for.
-    next: Instant,
 }
 
 impl GiveWay {
     pub(super) fn new(foreground: Arc<Foreground>) -> Self {
-        let (throttle, now) = (Throttle::new(None, foreground.pressure() <= 0.0), Instant::now());
-        Self { foreground, state: Mutex::new(State { throttle, looked: now, next: now }) }
+        let account = Account::new(Throttle::new(None, foreground.pressure() <= 0.0));
+        Self { foreground, state: Mutex::new(State { account, looked: Instant::now() }) }
     }
 
     /// Waits until these bytes, just handled, are paid for.
     pub(super) async fn pay(&self, bytes: u64) {
-        self.foreground.work(bytes);
         let until = {
             let (now, mut state) = (Instant::now(), self.state.lock());
             if now - state.looked >= WINDOW {
-                state.throttle.adjust(self.foreground.pressure());
+                state.account.throttle.adjust(self.foreground.pressure());
                 state.looked = now;
             }
-            if self.foreground.is_asked() {
-                state.throttle.heed();
-            }
-            state.next = state.next.max(now) + state.throttle.time_for(bytes);
-            state.next
+            state.account.charge(bytes, &self.foreground)
         };
         tokio::time::sleep_until(until).await;
     }

@@ -1,14 +1,15 @@
 //! The pace at which all pulls of this node copy together.
 
 use super::foreground::Foreground;
+use super::give_way::Account;
 use dynamo::throttle::Throttle;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// After so long without anything to copy, what clients bore says nothing any more. Until then it is kept: the next partitions may only
-/// be waiting for the next ring.
+/// After so long without anything to copy, what clients bore says nothing any more. Until then it is kept: the next
+/// partitions may only be waiting for the next ring.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// How long what a source has told of its clients counts.
@@ -29,11 +30,9 @@ pub(super) struct Pace {
 }
 
 struct State {
-    throttle: Throttle,
+    account: Account,
     /// When anything was last to be copied; `None`: never.
     copied: Option<Instant>,
-    /// When the next page may be asked for.
-    next: Instant,
     /// The highest pressure that sources told of, and when.
     told: (f64, Instant),
 }
@@ -45,9 +44,8 @@ impl Pace {
             foreground,
             bytes_per_second_max,
             state: Mutex::new(State {
-                throttle: Throttle::new(bytes_per_second_max, false),
+                account: Account::new(Throttle::new(bytes_per_second_max, false)),
                 copied: None,
-                next: now,
                 told: (0.0, now),
             }),
         }
@@ -61,46 +59,46 @@ impl Pace {
             state.told = (pressure, now);
         }
         if pressure > 0.0 {
-            state.throttle.heed();
+            state.account.throttle.heed();
         }
     }
 
-    /// A window is over in which this node's own clients felt so much. `copying`: whether it copies; if it has not for a while, the
-    /// next time begins anew.
+    /// A window is over in which this node's own clients felt so much. `copying`: whether it copies; if it has not for a
+    /// while, the next time begins anew.
     pub(super) fn adjust(&self, own: f64, copying: bool) {
         let (mut state, now) = (self.state.lock(), Instant::now());
         if !copying {
             if state.copied.is_none_or(|copied| now - copied > REMEMBERED) {
                 // Sources tell of their clients with the first page.
-                state.throttle = Throttle::new(self.bytes_per_second_max, own <= 0.0);
+                state.account.throttle = Throttle::new(self.bytes_per_second_max, own <= 0.0);
             } else if own <= 0.0 {
-                state.throttle.adjust(own);
+                state.account.throttle.adjust(own);
             }
             return;
         }
         state.copied = Some(now);
         let told = if state.told.1.elapsed() <= TOLD_LATELY { state.told.0 } else { 0.0 };
-        state.throttle.adjust(own.max(told));
+        state.account.throttle.adjust(own.max(told));
     }
 
     /// Bytes a second, at present.
     pub(super) fn rate(&self) -> f64 {
-        self.state.lock().throttle.rate()
+        self.state.lock().account.throttle.rate()
     }
 
     /// The same, while any client is there that copying could hold up.
     pub(super) fn beside_clients(&self) -> Option<f64> {
         let state = self.state.lock();
-        (!state.throttle.is_alone()).then(|| state.throttle.rate())
+        (!state.account.throttle.is_alone()).then(|| state.account.throttle.rate())
     }
 
     /// Whether no client is there, here or at the sources, that copying could hold up.
     pub(super) fn is_alone(&self) -> bool {
         let mut state = self.state.lock();
         if self.foreground.is_asked() {
-            state.throttle.heed();
+            state.account.throttle.heed();
         }
-        state.throttle.is_alone()
+        state.account.throttle.is_alone()
     }
 
     /// How large a page is to be. `bulk`: nobody is there.
@@ -115,15 +113,32 @@ impl Pace {
 
     /// Waits until these bytes, just received, are paid for.
     pub(super) async fn pay(&self, bytes: u64) {
-        self.foreground.work(bytes);
-        let until = {
-            let mut state = self.state.lock();
-            if self.foreground.is_asked() {
-                state.throttle.heed();
-            }
-            state.next = state.next.max(Instant::now()) + state.throttle.time_for(bytes);
-            state.next
-        };
+        let until = self.state.lock().account.charge(bytes, &self.foreground);
         tokio::time::sleep_until(until).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_clients_bore_is_kept_between_two_rings_and_where_nobody_is_it_hurries_at_once() {
+        let pace = Pace::new(None, Arc::new(Foreground::default()));
+        pace.adjust(0.0, false);
+        assert_eq!(pace.beside_clients(), None, "it has just been started, and nobody is there");
+        pace.adjust(1.0, false);
+        let first = pace.beside_clients().unwrap();
+        (0..12).for_each(|_| pace.adjust(1.0, true));
+        let borne = pace.beside_clients().unwrap();
+        assert!(borne > 1.9 * first, "{borne} after {first}");
+        tokio::time::advance(REMEMBERED / 2).await;
+        pace.adjust(1.0, false);
+        assert_eq!(pace.beside_clients(), Some(borne), "the next ring may be on its way");
+        pace.adjust(0.0, false);
+        assert_eq!(pace.beside_clients(), None, "they have left");
+        tokio::time::advance(REMEMBERED).await;
+        pace.adjust(1.0, false);
+        assert_eq!(pace.beside_clients(), Some(first), "it begins anew");
     }
 }
