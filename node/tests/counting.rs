@@ -6,15 +6,12 @@ use annulus_node::config::Limits;
 use annulus_node::node::overlays;
 use annulus_node::replica::{HeldHint, Hints, Overlay, Parts, Replica, storage_key};
 use annulus_node::ring_state::RingState;
-use annulus_node::storage::{
-    Births, Change, Committer, DiskSpace, Engine, EngineError, MemoryEngine, Page, ScanRange, Space,
-};
+use annulus_node::storage::{Births, Change, Committer, Engine, MemoryEngine, Space};
 use bytes::Bytes;
 use dynamo::hlc::Hlc;
 use dynamo::object::{Actor, Object, Payload, Value};
 use dynamo::token::Token;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -84,32 +81,7 @@ async fn several_changes_of_a_hint_in_one_failed_commit_are_corrected_once() {
     assert_eq!(hints.held(), (0, 0));
 }
 
-/// An engine that tells how often all objects were looked at.
-struct Watched {
-    inner: MemoryEngine,
-    scans: AtomicUsize,
-}
-
-impl Engine for Watched {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        self.inner.get(space, key)
-    }
-
-    fn commit(&self, changes: &[Change]) -> Result<(), EngineError> {
-        self.inner.commit(changes)
-    }
-
-    fn scan(&self, space: Space, range: &ScanRange, items: usize, bytes: usize) -> Result<Page, EngineError> {
-        self.scans.fetch_add(usize::from(space == Space::Data), Ordering::Relaxed);
-        self.inner.scan(space, range, items, bytes)
-    }
-
-    fn disk(&self) -> Result<DiskSpace, EngineError> {
-        self.inner.disk()
-    }
-}
-
-fn replica(engine: &Arc<Watched>) -> (Replica, Committer) {
+fn replica(engine: &Arc<MemoryEngine>) -> (Replica, Committer) {
     let (overlays, limits) = (overlays(), Limits::default());
     let told = overlays.clone();
     let committer =
@@ -130,14 +102,14 @@ fn replica(engine: &Arc<Watched>) -> (Replica, Committer) {
 
 #[tokio::test]
 async fn counts_outlive_a_clean_stop_and_are_made_anew_after_any_other() {
-    let engine = Arc::new(Watched { inner: MemoryEngine::new(), scans: AtomicUsize::new(0) });
+    let engine = Arc::new(MemoryEngine::new());
     let put = |number: u64| Change::Put {
         space: Space::Data,
         key: storage_key(Token(number << 40), b"key"),
         value: object(number),
     };
     engine.commit(&(0..100).map(put).collect::<Vec<_>>()).unwrap();
-    let scans = || engine.scans.load(Ordering::Relaxed);
+    let scans = || engine.scanned(Space::Data).scans;
 
     let (first, committer) = replica(&engine);
     let total = first.counters().total();

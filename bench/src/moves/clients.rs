@@ -1,8 +1,10 @@
 //! Clients that go on while data moves: how long their requests take, and which fail.
 
 use crate::load::KeySpace;
+use anyhow::ensure;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -23,11 +25,11 @@ struct Shared {
 }
 
 /// What clients have seen since it was last asked.
-pub(super) struct Tally {
+struct Tally {
     /// Microseconds of each request that was answered.
-    pub(super) latency: Histogram<u64>,
-    pub(super) failed: u64,
-    pub(super) first_failure: Option<String>,
+    latency: Histogram<u64>,
+    failed: u64,
+    first_failure: Option<String>,
 }
 
 impl Tally {
@@ -36,8 +38,52 @@ impl Tally {
     }
 
     /// 99th percentile in milliseconds.
-    pub(super) fn p99_ms(&self) -> f64 {
+    fn p99_ms(&self) -> f64 {
         self.latency.value_at_quantile(0.99) as f64 / 1000.0
+    }
+}
+
+/// What clients felt before something, while it happened, and after it.
+pub(super) struct Felt([Tally; 3]);
+
+/// What [`Felt`] is printed below.
+pub(super) const P99_HEADINGS: &str = "p99 ms before  during   after  during/mean  failed";
+
+impl Felt {
+    /// Watches clients for so many seconds before and after something.
+    pub(super) fn of<T>(
+        clients: &Clients,
+        seconds: f64,
+        change: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<(T, Self)> {
+        let rest = || std::thread::sleep(Duration::from_secs_f64(seconds));
+        clients.take()?;
+        rest();
+        let before = clients.take()?;
+        let change = change()?;
+        let during = clients.take()?;
+        rest();
+        Ok((change, Self([before, during, clients.take()?])))
+    }
+
+    /// # Errors
+    /// When a request has failed.
+    pub(super) fn ensure_nothing_failed(&self) -> anyhow::Result<()> {
+        let why = self.0.iter().find_map(|tally| tally.first_failure.as_deref()).unwrap_or_default();
+        ensure!(self.failed() == 0, "requests have failed: {why}");
+        Ok(())
+    }
+
+    fn failed(&self) -> u64 {
+        self.0.iter().map(|tally| tally.failed).sum()
+    }
+}
+
+impl fmt::Display for Felt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [before, during, after] = self.0.each_ref().map(Tally::p99_ms);
+        let ratio = 2.0 * during / (before + after);
+        write!(f, "{before:>13.2} {during:>7.2} {after:>7.2} {ratio:>12.2} {:>7}", self.failed())
     }
 }
 
@@ -56,7 +102,7 @@ impl Clients {
     }
 
     /// What was seen since the last time.
-    pub(super) fn take(&self) -> anyhow::Result<Tally> {
+    fn take(&self) -> anyhow::Result<Tally> {
         Ok(std::mem::replace(&mut *self.shared.tally.lock(), Tally::new()?))
     }
 }

@@ -1,5 +1,5 @@
-//! What a change of the ring costs: bytes moved beside the least possible, how fast, what clients notice, and what is
-//! sent again after a node has died.
+//! What a change of the ring costs: bytes moved beside the least possible, how fast, what clients notice of it and of nodes
+//! that are restarted, and what is sent again after a node has died.
 
 mod clients;
 mod limits;
@@ -8,20 +8,22 @@ mod ring;
 use crate::load::KeySpace;
 use crate::systems::until_ready;
 use anyhow::{Context, ensure};
-use clients::Clients;
+use clients::{Clients, Felt, P99_HEADINGS};
 use limits::Processors;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ring::{Change, Ring};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Port of the first node.
 const PORT: u16 = 17301;
 const MIB: f64 = (1 << 20) as f64;
 /// Values written at once while filling.
 const FILL_BATCH: usize = 128;
+
+/// How often nodes are restarted.
+const RESTART_ROUNDS: usize = 3;
 
 /// Arguments of `moves`.
 #[derive(clap::Args)]
@@ -38,11 +40,11 @@ pub struct Arguments {
     /// Clients that read and write meanwhile.
     #[arg(long, default_value_t = 4)]
     clients: usize,
-    /// Seconds that clients are watched before each change.
+    /// Seconds that clients are watched before each change and after it.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Parts to run: changes, rate, deaths.
-    #[arg(long, value_delimiter = ',', default_values_t = ["changes", "rate", "deaths"].map(String::from))]
+    /// Parts to run: changes, restarts, rate, deaths.
+    #[arg(long, value_delimiter = ',', default_values_t = ["changes", "restarts", "rate", "deaths"].map(String::from))]
     only: Vec<String>,
     /// Changes, one run of a ring after the other: nodes/n that it begins with, then what it is changed to.
     #[arg(long, value_delimiter = ',', default_values_t = [
@@ -71,17 +73,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let directory = place.path().join(part);
         match part.as_str() {
             "changes" => {
-                println!(
-                    "change         moved MiB   minimum  moved/min  seconds   MiB/s  p99 before  p99 during  failed"
-                );
+                println!("change         moved MiB   minimum  moved/min  seconds   MiB/s  {P99_HEADINGS}");
                 for (number, of_ring) in arguments.changes.iter().enumerate() {
                     let sizes = sizes(of_ring)?;
                     changes(arguments, &directory.join(number.to_string()), &keys, &sizes)?;
                 }
             }
+            "restarts" => restarts(arguments, &directory, &keys)?,
             "rate" => rate(arguments, &directory, &keys)?,
             "deaths" => deaths(arguments, &directory, &keys)?,
-            other => anyhow::bail!("there is no part {other:?}; there are changes, rate and deaths"),
+            other => anyhow::bail!("there is no part {other:?}; there are changes, restarts, rate and deaths"),
         }
         let _ = std::fs::remove_dir_all(directory);
     }
@@ -103,30 +104,39 @@ fn changes(
     let clients = Clients::start(&addresses, keys, arguments.clients)?;
     let mut before = first;
     for &(nodes, n) in targets {
-        clients.take()?;
-        std::thread::sleep(Duration::from_secs_f64(arguments.seconds));
-        let idle = clients.take()?;
-        let epoch = ring.begin(nodes, n)?;
-        let change = ring.settle(nodes, n, epoch, |_| Ok(()))?;
-        let during = clients.take()?;
+        let felt = Felt::of(&clients, arguments.seconds, || {
+            let epoch = ring.begin(nodes, n)?;
+            ring.settle(nodes, n, epoch, |_| Ok(()))
+        });
+        let (Change { moved, minimum, seconds }, felt) = felt?;
         let name = match before {
             (nodes_before, n_before) if n_before == n => format!("{nodes_before} -> {nodes}"),
             (_, n_before) => format!("n {n_before} -> {n}"),
         };
-        let Change { moved, minimum, seconds } = change;
         println!(
-            "{name:<12} {:>11.1} {:>9.1} {:>10.3} {seconds:>8.1} {:>7.1} {:>8.2} ms {:>8.2} ms {:>7}",
+            "{name:<12} {:>11.1} {:>9.1} {:>10.3} {seconds:>8.1} {:>7.1}  {felt}",
             moved as f64 / MIB,
             minimum as f64 / MIB,
             if moved == 0 { 1.0 } else { moved as f64 / minimum as f64 },
             moved as f64 / MIB / seconds,
-            idle.p99_ms(),
-            during.p99_ms(),
-            idle.failed + during.failed,
         );
-        let why = idle.first_failure.or(during.first_failure).unwrap_or_default();
-        ensure!(idle.failed + during.failed == 0, "requests have failed: {why}");
+        felt.ensure_nothing_failed()?;
         before = (nodes, n);
+    }
+    Ok(())
+}
+
+/// Nodes that no client is connected to are ended and started again, one after the other, while clients read and write.
+fn restarts(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow::Result<()> {
+    let ring = Ring::start(directory.to_owned(), (5, 3), PORT, arguments.partitions)?;
+    fill(&ring, keys)?;
+    let addresses: Vec<String> = ring.status()?.nodes.iter().take(3).map(|node| node.resp.clone()).collect();
+    let clients = Clients::start(&addresses, keys, arguments.clients)?;
+    println!("restarts of            seconds  {P99_HEADINGS}");
+    for round in 1..=RESTART_ROUNDS {
+        let (seconds, felt) = Felt::of(&clients, arguments.seconds, || ring.restart(&[3, 4]))?;
+        println!("two of five, {round:<9} {seconds:>8.1}  {felt}");
+        felt.ensure_nothing_failed()?;
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 use crate::process::processor_time;
 use crate::systems::{Process, node_program, until_ready};
 use anyhow::{Context, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -133,6 +135,22 @@ impl Ring {
             std::thread::sleep(Duration::from_millis(50));
         }
         bail!("the ring has not settled within {CHANGE_MAX:?}: {:?}", self.status()?)
+    }
+
+    /// Ends these nodes one after the other, each once the one before is back; returns the seconds that it took.
+    pub(super) fn restart(&self, nodes: &[usize]) -> anyhow::Result<f64> {
+        let began = Instant::now();
+        for &node in nodes {
+            let find = || anyhow::Ok(self.status()?.nodes.into_iter().nth(node).context("no such node")?);
+            let before = find()?.pid.context("it does not run")?;
+            kill(Pid::from_raw(i32::try_from(before)?), Signal::SIGTERM)?;
+            until_ready("the node to be back", || {
+                let now = find()?;
+                ensure!(now.answers && now.pid.is_some_and(|pid| pid != before), "it is not back");
+                Ok(())
+            })?;
+        }
+        Ok(began.elapsed().as_secs_f64())
     }
 
     /// One of the numbers that a node tells Prometheus.

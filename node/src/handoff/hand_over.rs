@@ -7,23 +7,26 @@
 
 use super::compare::differing_ranges;
 use super::fetch::{FetchError, fetch_digest};
+use super::give_way::GiveWay;
 use super::serve::local_digests;
 use crate::peers::Peers;
-use crate::replica::{Replica, split_storage_key};
+use crate::replica::{InFlight, Replica, split_storage_key};
 use crate::ring_state::{Installed, RingState};
 use crate::storage::{EngineError, ScanRange, Space};
 use annulus_proto::v1::{DigestRequest, reply, request::Operation};
 use bytes::Bytes;
 use dynamo::digest::{Buckets, differing};
 use dynamo::preference::MemberIndex;
-use dynamo::token::{self, Token};
+use dynamo::throttle::CALL_BYTES;
+use dynamo::token;
 use futures::StreamExt;
 use std::time::Duration;
 
 /// Buckets a range is split into at each level.
 const FANOUT: usize = 16;
-/// A differing bucket with at most this many items is sent instead of split.
-const SEND_ITEMS_MAX: u64 = 64;
+/// A differing range with no more than this is sent instead of split.
+const SEND_ITEMS_MAX: usize = 64;
+const SEND_BYTES_MAX: usize = 256 << 10;
 /// Objects under way to one holder at once.
 const AT_ONCE_MAX: usize = 32;
 const PAGE_ITEMS: usize = 512;
@@ -54,7 +57,8 @@ pub enum HandOverError {
     Unconfirmed,
 }
 
-/// Sees to it that w of the partition's holders, and as many more as can be reached, have all that is here.
+/// Sees to it that w of the partition's holders, and as many more as can be reached, have all that is here; at a pace, if
+/// one is given.
 ///
 /// # Errors
 /// [`HandOverError::TooFew`].
@@ -64,6 +68,7 @@ pub(super) async fn hand_over(
     peers: &Peers,
     installed: &Installed,
     partition: u32,
+    pace: Option<&GiveWay>,
 ) -> Result<(), HandOverError> {
     let holders = installed.view.placement(partition).map(|placement| placement.preference.clone());
     let holders = holders.unwrap_or_default();
@@ -74,7 +79,7 @@ pub(super) async fn hand_over(
             why = String::from("not connected");
             continue;
         }
-        let giving = Giving { ring, replica, peers, installed, holder };
+        let giving = Giving { ring, replica, peers, installed, holder, pace };
         match giving.run(partition).await {
             Ok(()) => confirmed += 1,
             Err(error) => why = error.to_string(),
@@ -90,6 +95,7 @@ struct Giving<'a> {
     peers: &'a Peers,
     installed: &'a Installed,
     holder: MemberIndex,
+    pace: Option<&'a GiveWay>,
 }
 
 impl Giving<'_> {
@@ -99,23 +105,25 @@ impl Giving<'_> {
         let (first, last) = (token::first_token(partition, count).0, token::last_token(partition, count).0);
         let request = self.digest_request(first, last);
         let mut ranges = differing_ranges(self.peers, self.replica, self.holder, request).await?;
+        let mut load = Load::default();
         while let Some((first, last)) = ranges.pop() {
+            // Which of a few differ is not asked: to be told takes longer than to send them.
+            if load.take(self.replica, first, last)? {
+                if load.is_full() {
+                    self.store(std::mem::take(&mut load)).await?;
+                }
+                continue;
+            }
             let Some(buckets) = Buckets::new(first, last, FANOUT) else {
                 self.send(first, last).await?;
                 continue;
             };
             let theirs = fetch_digest(self.peers, self.holder, self.digest_request(first, last)).await?;
             let ours = local_digests(self.replica, &buckets).await?;
-            for bucket in differing(&ours, &theirs) {
-                let (first, last) = buckets.bucket_range(bucket);
-                match ours[bucket].count {
-                    0 => {}
-                    1..=SEND_ITEMS_MAX => self.send(first, last).await?,
-                    _ => ranges.push((first, last)),
-                }
-            }
+            let differing = differing(&ours, &theirs).into_iter().filter(|&bucket| ours[bucket].count > 0);
+            ranges.extend(differing.map(|bucket| buckets.bucket_range(bucket)));
         }
-        Ok(())
+        self.store(load).await
     }
 
     fn digest_request(&self, first_token: u64, last_token: u64) -> DigestRequest {
@@ -129,30 +137,66 @@ impl Giving<'_> {
         }
     }
 
+    /// Sends all of a range.
     async fn send(&self, first: u64, last: u64) -> Result<(), HandOverError> {
-        let peer = self.peers.by_index(self.holder).ok_or(HandOverError::Unconfirmed)?;
-        let since = self.installed.view.since(Token(first));
         let mut range = ScanRange::tokens(first, last);
         loop {
-            let _flight = self.replica.take_off();
+            let flight = self.replica.take_off();
             let page = self.replica.engine().scan(Space::Data, &range, PAGE_ITEMS, PAGE_BYTES)?;
-            let last = page.items.last().map(|(key, _)| key.clone());
-            let sent = futures::stream::iter(page.items).map(|(storage_key, object)| {
-                let peer = peer.clone();
-                async move {
-                    let Some((_, key)) = split_storage_key(&storage_key) else { return true };
-                    let request = peer.request(key, since, Operation::Store(object));
-                    let answer = tokio::time::timeout(ANSWER_TIMEOUT, request).await;
-                    matches!(answer, Ok(Ok(reply::Result::Stored(_))))
-                }
-            });
-            if !sent.buffer_unordered(AT_ONCE_MAX).all(|stored| async move { stored }).await {
-                return Err(HandOverError::Unconfirmed);
-            }
-            match last {
-                Some(last) if page.more => range.after = Some(last),
-                _ => return Ok(()),
+            range.after = page.items.last().map(|(key, _)| key.clone()).filter(|_| page.more);
+            self.store(Load { items: page.items, flight: Some(flight) }).await?;
+            if range.after.is_none() {
+                return Ok(());
             }
         }
+    }
+
+    async fn store(&self, load: Load) -> Result<(), HandOverError> {
+        let Load { items, flight } = load;
+        let peer = self.peers.by_index(self.holder).ok_or(HandOverError::Unconfirmed)?;
+        let bytes: usize = items.iter().map(|(key, object)| key.len() + object.len()).sum();
+        let sent = futures::stream::iter(items).map(|(storage_key, object)| {
+            let peer = peer.clone();
+            async move {
+                let Some((token, key)) = split_storage_key(&storage_key) else { return true };
+                let request = peer.request(key, self.installed.view.since(token), Operation::Store(object));
+                let answer = tokio::time::timeout(ANSWER_TIMEOUT, request).await;
+                matches!(answer, Ok(Ok(reply::Result::Stored(_))))
+            }
+        });
+        if !sent.buffer_unordered(AT_ONCE_MAX).all(|stored| async move { stored }).await {
+            return Err(HandOverError::Unconfirmed);
+        }
+        drop(flight);
+        if let Some(pace) = self.pace {
+            pace.pay(bytes as u64 + CALL_BYTES).await;
+        }
+        Ok(())
+    }
+}
+
+/// Objects that are sent together.
+#[derive(Default)]
+struct Load {
+    items: Vec<(Bytes, Bytes)>,
+    /// Since before the first was read.
+    flight: Option<InFlight>,
+}
+
+impl Load {
+    /// Takes all of a range if that is not much; whether it was.
+    fn take(&mut self, replica: &Replica, first: u64, last: u64) -> Result<bool, EngineError> {
+        let flight = self.flight.take().unwrap_or_else(|| replica.take_off());
+        let range = ScanRange::tokens(first, last);
+        let page = replica.engine().scan(Space::Data, &range, SEND_ITEMS_MAX, SEND_BYTES_MAX)?;
+        if !page.more {
+            self.items.extend(page.items);
+        }
+        self.flight = Some(flight).filter(|_| !self.items.is_empty());
+        Ok(!page.more)
+    }
+
+    fn is_full(&self) -> bool {
+        self.items.len() >= PAGE_ITEMS
     }
 }

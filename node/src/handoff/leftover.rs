@@ -80,7 +80,7 @@ impl Leftovers {
             if handed_over.contains(&installed.view, partition) {
                 continue;
             }
-            match self.hand_over(installed, partition, "given-up-unhanded").await {
+            match self.hand_over(installed, partition, None, "given-up-unhanded").await {
                 Ok(()) => handed_over.insert(&installed.view, partition),
                 Err(error) => {
                     tracing::warn!(partition, %error, "a partition could not be handed over yet");
@@ -160,11 +160,17 @@ fn leftovers(installed: &Installed, replica: &Replica) -> Vec<u32> {
 
 impl Leftovers {
     /// Sees to it that those who hold a partition now have what is here of it, unless that bug is planted.
-    async fn hand_over(&self, installed: &Installed, partition: u32, unless: &str) -> Result<(), DropError> {
+    async fn hand_over(
+        &self,
+        installed: &Installed,
+        partition: u32,
+        pace: Option<&GiveWay>,
+        unless: &str,
+    ) -> Result<(), DropError> {
         let Self { ring, replica, peers, .. } = self;
         replica.committer().barrier().await.map_err(ReplicaError::from)?;
         if !planted::is(unless) {
-            hand_over(ring, replica, peers, installed, partition).await?;
+            hand_over(ring, replica, peers, installed, partition, pace).await?;
         }
         Ok(())
     }
@@ -179,7 +185,7 @@ impl Leftovers {
         let count = installed.view.count();
         let first = token::first_token(partition, count).0;
         let mut range = ScanRange::tokens(first, token::last_token(partition, count).0);
-        self.hand_over(installed, partition, "leftovers-dropped-unhanded").await?;
+        self.hand_over(installed, partition, Some(pace), "leftovers-dropped-unhanded").await?;
         loop {
             let still = ring.load().is_some_and(|now| leftovers(&now, replica).contains(&partition));
             let (bytes, after) = match replica.drop_unlisted_page(&range, PAGE).await? {

@@ -63,7 +63,7 @@ impl Replica {
                 return Ok(None);
             }
             for Arriving { token, weight, object } in &arriving {
-                self.mistrust_returning(*token, None, object);
+                self.actors.mistrust_returning(*token, None, object);
                 self.counters.replace(*token, Weight::default(), *weight);
             }
             Ok::<_, ReplicaError>(Some(records()))

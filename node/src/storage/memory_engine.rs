@@ -18,6 +18,16 @@ struct State {
     broken: bool,
     commits: u64,
     loaded: usize,
+    scanned: [Scanned; 3],
+}
+
+/// What has been read from a keyspace, but for single keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Calls of [`Engine::scan`].
+    pub scans: u64,
+    /// Items that they brought.
+    pub items: u64,
 }
 
 impl Default for MemoryEngine {
@@ -38,6 +48,7 @@ impl MemoryEngine {
             broken: false,
             commits: 0,
             loaded: 0,
+            scanned: Default::default(),
         }))
     }
 
@@ -66,6 +77,12 @@ impl MemoryEngine {
     #[must_use]
     pub fn loaded(&self) -> usize {
         self.0.lock().loaded
+    }
+
+    /// What has been read from a keyspace.
+    #[must_use]
+    pub fn scanned(&self, space: Space) -> Scanned {
+        self.0.lock().scanned[space as usize]
     }
 
     /// Number of keys of a keyspace.
@@ -140,7 +157,8 @@ impl Engine for MemoryEngine {
         };
         let to = range.until.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut bytes = 0;
-        for (key, value) in self.0.lock().spaces[space as usize].range::<Bytes, _>((from, to)) {
+        let mut state = self.0.lock();
+        for (key, value) in state.spaces[space as usize].range::<Bytes, _>((from, to)) {
             if !page.items.is_empty() && (page.items.len() >= items_max || bytes >= bytes_max) {
                 page.more = true;
                 break;
@@ -148,6 +166,9 @@ impl Engine for MemoryEngine {
             bytes += key.len() + value.len();
             page.items.push((key.clone(), value.clone()));
         }
+        let scanned = &mut state.scanned[space as usize];
+        scanned.scans += 1;
+        scanned.items += page.items.len() as u64;
         Ok(page)
     }
 

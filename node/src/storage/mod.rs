@@ -21,5 +21,5 @@ pub use directory::{DataDirectory, DirectoryError};
 pub use engine::{Change, DiskSpace, Engine, EngineError, KEY_BYTES_MAX, Page, ScanRange, Space};
 pub use error::StorageError;
 pub use fjall_engine::{FjallEngine, FjallOptions};
-pub use memory_engine::MemoryEngine;
+pub use memory_engine::{MemoryEngine, Scanned};
 pub use stats::{Histogram, StorageStats};

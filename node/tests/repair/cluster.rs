@@ -4,9 +4,7 @@ use annulus_node::config::Limits;
 use annulus_node::handoff::{Memory, Spool};
 use annulus_node::net::{self, BoxedIo, Connector};
 use annulus_node::node::{self, Identity, Listeners, Resources};
-use annulus_node::storage::{
-    Births, Change, Committer, DiskSpace, Engine, EngineError, MemoryEngine, Page, ScanRange, Space,
-};
+use annulus_node::storage::{Births, Change, Committer, Engine, MemoryEngine, Space};
 use annulus_proto::v1::control_client::ControlClient;
 use bytes::Bytes;
 use dynamo::moves::{self, Wanted, Wish};
@@ -37,8 +35,6 @@ pub struct Cluster {
     pub ahead_ms: Arc<AtomicU64>,
     /// While set, nothing that nodes say to those whom they have called gets out.
     pub hold: Arc<AtomicBool>,
-    /// Hints that nodes have read from their engines, again and again if they did.
-    pub hints_read: Arc<AtomicU64>,
     ports: Vec<[u16; 4]>,
     running: Vec<Option<(CancellationToken, JoinHandle<()>)>>,
 }
@@ -89,7 +85,6 @@ impl Cluster {
             wire: Arc::default(),
             ahead_ms: Arc::default(),
             hold: Arc::default(),
-            hints_read: Arc::default(),
             ports,
             running: (0..nodes).map(|_| None).collect(),
         }
@@ -114,7 +109,7 @@ impl Cluster {
     }
 
     pub async fn start(&mut self, node: usize, limits: Limits) {
-        let engine: Arc<dyn Engine> = Arc::new(Watched(self.engines[node].clone(), self.hints_read.clone()));
+        let engine: Arc<dyn Engine> = self.engines[node].clone();
         let overlays = node::overlays();
         let callback = overlays.clone();
         let committer = Committer::start(engine.clone(), &limits, move |changes, stored| {
@@ -170,35 +165,6 @@ impl Cluster {
             stop.cancel();
             node.await.unwrap();
         }
-    }
-}
-
-/// An engine that tells how many hints were read.
-struct Watched(Arc<MemoryEngine>, Arc<AtomicU64>);
-
-impl Engine for Watched {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        self.0.get(space, key)
-    }
-
-    fn commit(&self, changes: &[Change]) -> Result<(), EngineError> {
-        self.0.commit(changes)
-    }
-
-    fn load(&self, run: &[Change]) -> Result<(), EngineError> {
-        self.0.load(run)
-    }
-
-    fn scan(&self, space: Space, range: &ScanRange, items: usize, bytes: usize) -> Result<Page, EngineError> {
-        let page = self.0.scan(space, range, items, bytes)?;
-        if space == Space::Hints {
-            self.1.fetch_add(page.items.len() as u64, Ordering::Relaxed);
-        }
-        Ok(page)
-    }
-
-    fn disk(&self) -> Result<DiskSpace, EngineError> {
-        self.0.disk()
     }
 }
 

@@ -3,23 +3,25 @@
 //! Everything happens in one `poll`: parse what was read, start what may start, collect what is done, write, read on. A
 //! client that does not take its replies, or sends more than can be carried out, is not read from until it does.
 
+mod replies;
+mod requests;
 mod room;
 
 use super::clients::Client;
-use super::command_table::{Access, COMMANDS, Id, Spec};
-use super::connection::{self, Session};
+use super::command_table::COMMANDS;
+use super::connection::Session;
 use super::dispatch;
-use super::error::CommandError;
-use super::in_flight::{KeysInFlight, Touched, Turn};
+use super::in_flight::KeysInFlight;
 use super::output::Output;
-use super::parse::{ARGUMENT_BYTES, Request, RequestParser};
+use super::parse::RequestParser;
 use super::patience::{Patience, Stall};
-use super::reply::{Protocol, Reply};
+use super::reply::Reply;
 use super::server::Server;
-use super::store::Consistency;
 use super::under_way::UnderWay;
-use crate::coordinator::{KeyValue, RequestError};
+use crate::coordinator::KeyValue;
 use bytes::{Bytes, BytesMut};
+use replies::Due;
+use requests::{Begun, Parsed};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -89,16 +91,6 @@ where
     Ok(())
 }
 
-/// A command that begins.
-struct Begun {
-    number: u64,
-    /// Its place in the table.
-    index: usize,
-    consistency: Consistency,
-    arguments: Vec<Bytes>,
-    since: Instant,
-}
-
 /// Counts a command that has ended, and notes it if it was slow.
 fn account<K: KeyValue>(
     server: &Server<K>,
@@ -162,53 +154,6 @@ enum Reading {
     Ended,
     /// What was read and not yet begun is dropped.
     Closed,
-}
-
-/// A command that has been parsed and checked.
-struct Parsed {
-    index: usize,
-    spec: &'static Spec,
-    arguments: Vec<Bytes>,
-    bytes: usize,
-    touched: Touched,
-    /// What the connection had chosen when the command came.
-    consistency: Consistency,
-}
-
-impl Parsed {
-    /// Its state while it is under way, and what it is carried out with.
-    fn begins(self, number: u64, since: Instant) -> (State, Begun) {
-        let Self { index, spec, arguments, bytes, touched, consistency } = self;
-        let running = Running { access: spec.access, touched, bytes };
-        (State::Running(running), Begun { number, index, consistency, arguments, since })
-    }
-}
-
-/// A reply that is due.
-struct Due {
-    protocol: Protocol,
-    silent: bool,
-    state: State,
-}
-
-enum State {
-    Ready(Reply),
-    Running(Running),
-    /// Waits for commands before it that touch its keys.
-    Waiting(Box<Parsed>),
-}
-
-/// What there is to know of a command under way when it ends.
-struct Running {
-    access: Access,
-    touched: Touched,
-    bytes: usize,
-}
-
-/// What a browser says that a page made send commands (cross-protocol scripting); as Redis, nothing after it is carried
-/// out.
-fn is_http(command: &[u8]) -> bool {
-    command.eq_ignore_ascii_case(b"post") || command.eq_ignore_ascii_case(b"host:")
 }
 
 impl<K, IO> Drop for Connection<'_, K, IO> {
@@ -316,215 +261,6 @@ impl<K: KeyValue, IO: AsyncRead + AsyncWrite + Send + Unpin> Connection<'_, K, I
             cx.waker().wake_by_ref();
         }
         self.put_off
-    }
-
-    /// Parses and starts until there is nothing to parse or something has to wait. Whether anything was begun.
-    fn take_requests<F, S>(&mut self, mut running: Pin<&mut UnderWay<F>>, start: &S) -> bool
-    where
-        F: Future<Output = (u64, Reply)>,
-        S: Fn(Begun) -> F,
-    {
-        let mut progressed = false;
-        let mut now = None;
-        while self.reading != Reading::Closed && self.may_start() {
-            let Some(parsed) = self.waiting.take().or_else(|| self.parse(&mut progressed)) else { break };
-            if !self.has_room_for_reply(&parsed) {
-                if self.holds_nothing() {
-                    // Nothing of this connection could end and make room: better told than kept waiting.
-                    self.refuse(CommandError::from(RequestError::Overloaded(CLIENTS_FULL)).into());
-                    progressed = true;
-                    continue;
-                }
-                self.waiting = Some(parsed);
-                break;
-            }
-            if !self.keys.has_place(&parsed.touched) {
-                self.waiting = Some(parsed);
-                break;
-            }
-            self.count();
-            progressed = true;
-            let since = *now.get_or_insert_with(Instant::now);
-            self.begin(parsed, since, running.as_mut(), start);
-        }
-        progressed
-    }
-
-    /// Gives a command its place among the replies, and carries it out unless it has to wait for its keys.
-    fn begin<F, S>(&mut self, parsed: Parsed, since: Instant, running: Pin<&mut UnderWay<F>>, start: &S)
-    where
-        F: Future<Output = (u64, Reply)>,
-        S: Fn(Begun) -> F,
-    {
-        let number = self.first + self.replies.len() as u64;
-        let access = parsed.spec.access;
-        let turn = self.keys.begin(number, &parsed.touched, access);
-        if turn == Turn::Now
-            && let Some(reply) =
-                dispatch::execute_now(self.server, parsed.consistency, parsed.spec, &parsed.arguments)
-        {
-            // Nobody can have queued behind it.
-            self.keys.end(&parsed.touched, access);
-            account(self.server, self.client, parsed.index, &parsed.arguments, since, reply.is_error());
-            self.hold(reply.bytes(), access);
-            self.due(State::Ready(reply));
-            return;
-        }
-        self.commands += 1;
-        self.reads += usize::from(access != Access::Write);
-        self.request_bytes += parsed.bytes;
-        if turn == Turn::Later {
-            self.due(State::Waiting(Box::new(parsed)));
-            return;
-        }
-        let (state, begun) = parsed.begins(number, since);
-        self.due(state);
-        running.push(start(begun));
-    }
-
-    /// The next command that needs the store; those before it that need none are answered on the way.
-    fn parse(&mut self, progressed: &mut bool) -> Option<Parsed> {
-        while self.reading != Reading::Closed && self.may_start() {
-            self.parser.authenticated = self.session.user.is_some();
-            self.parser.room_bytes = self.server.memory.room_for_request(self.counted_bytes);
-            let (arguments, bytes) = match self.parser.next(&mut self.input) {
-                Ok(None) => return None,
-                Ok(Some(Request::Command { arguments, bytes })) => (arguments, bytes),
-                Ok(Some(Request::Oversize(oversize))) => {
-                    self.refuse(Reply::Error(oversize.to_string()));
-                    continue;
-                }
-                Err(error) => {
-                    self.refuse(Reply::Error(error.to_string()));
-                    self.reading = Reading::Closed;
-                    return None;
-                }
-            };
-            *progressed = true;
-            let Some((index, spec)) = Spec::find(&arguments[0]) else {
-                if is_http(&arguments[0]) {
-                    tracing::warn!(address = %self.client.address(), "HTTP was sent to the port of Redis clients");
-                    self.reading = Reading::Closed;
-                    return None;
-                }
-                self.refuse(CommandError::not_served(&arguments).into());
-                continue;
-            };
-            if !spec.accepts(arguments.len()) || (spec.id == Id::Mset && arguments.len().is_multiple_of(2)) {
-                self.reject(index, CommandError::Arity(spec.name.to_owned()));
-                continue;
-            }
-            if let Err(error) = self.permitted(index, spec, &arguments) {
-                self.reject(index, error);
-                continue;
-            }
-            self.client.last_command.store(index, Relaxed);
-            if !connection::answers(spec, &arguments) {
-                let touched = self.keys.touched(spec, &arguments);
-                let consistency = self.session.consistency;
-                let bytes = bytes + arguments.len() * ARGUMENT_BYTES;
-                return Some(Parsed { index, spec, arguments, bytes, touched, consistency });
-            }
-            self.answer_at_once(index, spec, &arguments);
-        }
-        None
-    }
-
-    fn permitted(&self, index: usize, spec: &Spec, arguments: &[Bytes]) -> Result<(), CommandError> {
-        if spec.needs_no_user() {
-            return Ok(());
-        }
-        let user = self.session.user.as_ref().ok_or(CommandError::NotAuthenticated)?;
-        user.permits(index, spec, arguments)
-    }
-
-    fn answer_at_once(&mut self, index: usize, spec: &'static Spec, arguments: &[Bytes]) {
-        let since = Instant::now();
-        let reply = connection::answer(self.server, self.client, &mut self.session, spec, arguments);
-        let reply = reply.unwrap_or_else(Reply::from);
-        account(self.server, self.client, index, arguments, since, reply.is_error());
-        if self.session.quit {
-            self.reading = Reading::Closed;
-        }
-        self.held_bytes += reply.bytes();
-        self.due(State::Ready(reply));
-    }
-
-    /// Refuses a command that is known.
-    fn reject(&mut self, index: usize, error: CommandError) {
-        if let Some(counters) = self.server.metrics.resp(index) {
-            counters.reject();
-        }
-        self.refuse(error.into());
-    }
-
-    fn refuse(&mut self, reply: Reply) {
-        self.server.metrics.refused.fetch_add(1, Relaxed);
-        self.held_bytes += reply.bytes();
-        self.due(State::Ready(reply));
-    }
-
-    fn due(&mut self, state: State) {
-        if let State::Ready(reply) = &state {
-            self.server.note_error(reply);
-        }
-        let silent = self.session.take_silence();
-        self.replies.push_back(Due { protocol: self.session.protocol, silent, state });
-    }
-
-    /// Puts a reply in its place, and begins what waited for its command alone.
-    fn complete<F, S>(&mut self, number: u64, reply: Reply, mut running: Pin<&mut UnderWay<F>>, start: &S)
-    where
-        F: Future<Output = (u64, Reply)>,
-        S: Fn(Begun) -> F,
-    {
-        self.server.note_error(&reply);
-        let reply_bytes = reply.bytes();
-        let Some(state) = self.state_of(number) else { return };
-        let State::Running(ended) = std::mem::replace(state, State::Ready(reply)) else { return };
-        let released = self.keys.end(&ended.touched, ended.access);
-        self.commands -= 1;
-        self.reads -= usize::from(ended.access != Access::Write);
-        self.request_bytes -= ended.bytes;
-        self.hold(reply_bytes, ended.access);
-        for number in released {
-            let Some(state) = self.state_of(number) else { continue };
-            // What it is for a moment is never seen.
-            let State::Waiting(parsed) = std::mem::replace(state, State::Ready(Reply::Null)) else { continue };
-            let (begins, begun) = parsed.begins(number, Instant::now());
-            *state = begins;
-            running.as_mut().push(start(begun));
-        }
-    }
-
-    fn state_of(&mut self, number: u64) -> Option<&mut State> {
-        let place = usize::try_from(number - self.first).unwrap_or(usize::MAX);
-        self.replies.get_mut(place).map(|due| &mut due.state)
-    }
-
-    /// Holds the reply of a command that reads or writes, and learns from what is read what others may bring.
-    fn hold(&mut self, reply_bytes: usize, access: Access) {
-        self.held_bytes += reply_bytes;
-        if access == Access::Write {
-            return;
-        }
-        self.typical_bytes = reply_bytes.max(self.typical_bytes - self.typical_bytes / 64);
-        self.has_replied = true;
-        self.server.memory.replied(reply_bytes);
-    }
-
-    /// Moves the replies whose turn has come to the output.
-    fn encode_ready(&mut self) {
-        while let Some(Due { state: State::Ready(_), .. }) = self.replies.front() {
-            let Some(Due { protocol, silent, state: State::Ready(reply) }) = self.replies.pop_front() else {
-                return;
-            };
-            self.first += 1;
-            self.held_bytes -= reply.bytes();
-            if !silent {
-                reply.encode(protocol, &mut self.output);
-            }
-        }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

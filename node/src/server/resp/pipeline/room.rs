@@ -1,6 +1,7 @@
 //! What a connection holds, and whether it may begin more.
 
-use super::{COMMANDS_MAX, Connection, Parsed};
+use super::requests::Parsed;
+use super::{COMMANDS_MAX, Connection};
 use crate::coordinator::KeyValue;
 use crate::server::resp::command_table::Access;
 use std::sync::atomic::Ordering::Relaxed;
