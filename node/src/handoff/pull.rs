@@ -29,7 +29,7 @@ use room::Rooms;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +70,9 @@ struct State {
     moved_since_start: u64,
     last_error: Option<String>,
 }
+
+/// What a partition takes of those that may be copied at once.
+struct Places(Option<OwnedSemaphorePermit>);
 
 /// A look at the pulls, for status.
 #[derive(Clone, Debug, Default)]
@@ -239,9 +242,8 @@ impl Pulls {
             let Ok(permit) = self.at_once.clone().acquire_many_owned(places).await else { return };
             let pulled = tokio::select! {
                 () = shutdown.cancelled() => return,
-                pulled = self.pull(record) => pulled,
+                pulled = self.pull(record, Places(Some(permit))) => pulled,
             };
-            drop(permit);
             match pulled {
                 Ok(()) | Err(PullError::Unwanted) => break,
                 Err(error) => {
@@ -263,7 +265,7 @@ impl Pulls {
 
     /// Copies from one holder, unless this node is one, compares with as many more that any w of the old list include one
     /// that was met, and records the move as complete.
-    async fn pull(&self, record: MoveRecord) -> Result<(), PullError> {
+    async fn pull(&self, record: MoveRecord, mut places: Places) -> Result<(), PullError> {
         let (installed, me, mut holders) = self.is_wanted(record).ok_or(PullError::Unwanted)?;
         let w = installed.view.ring().quorums.of_list(holders.len()).1;
         let is_gone = |&&holder: &&MemberIndex| installed.view.member(holder).is_some_and(|member| member.gone);
@@ -295,7 +297,7 @@ impl Pulls {
             }
             self.state.lock().asked.insert(record, holder);
             let outcome = if !stays && met == 0 {
-                self.copy(record, &installed, holder).await
+                self.copy(record, &installed, holder, &mut places).await
             } else if !stays && planted::is("pull-without-comparison") {
                 Ok(())
             } else {

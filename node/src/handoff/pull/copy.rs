@@ -10,7 +10,7 @@
 
 use super::fetch_ahead::{Arrived, How, Origin, Received, WAITING_MAX};
 use super::order::Place;
-use super::{PullError, Pulls};
+use super::{Places, PullError, Pulls};
 use crate::handoff::ITEMS_AT_ONCE;
 use crate::handoff::compare::{CompareError, Comparison};
 use crate::handoff::record::{Cursor, MoveRecord, MovedTotal, SEVERAL_SOURCES};
@@ -46,6 +46,7 @@ impl Pulls {
         record: MoveRecord,
         installed: &Arc<Installed>,
         holder: MemberIndex,
+        places: &mut Places,
     ) -> Result<(), PullError> {
         let mut copying = Copying::new(self, record, installed, holder);
         let recorded = copying.cursor()?;
@@ -53,7 +54,7 @@ impl Pulls {
         if !goes_on {
             copying.from.source = SEVERAL_SOURCES;
         }
-        copying.all_pages(recorded.map(|cursor| cursor.after).unwrap_or_default()).await?;
+        copying.all_pages(recorded.map(|cursor| cursor.after).unwrap_or_default(), places).await?;
         if goes_on { Ok(()) } else { self.compare(record, installed, holder).await }
     }
 
@@ -126,13 +127,17 @@ impl<'a> Copying<'a> {
         self.from.record.cursor(engine.as_ref()).map_err(|error| self.from.failed(error.into()))
     }
 
-    async fn all_pages(&mut self, after: Bytes) -> Result<(), PullError> {
+    async fn all_pages(&mut self, after: Bytes, places: &mut Places) -> Result<(), PullError> {
         let from = self.from.clone();
         let place = from.pulls.order.enter(from.record.partition);
         let (land, arrived) = mpsc::channel(WAITING_MAX);
         // Whatever becomes of the others, what has come lands. If that fails, no more is fetched.
         let (landed, fetched) = tokio::join!(self.land_all(arrived, &place), from.fetch_all(after, &place, land));
         drop(place);
+        if from.pulls.pace.is_alone() {
+            // What is left is to wait for the disk and to compare, and nobody is there whom others could hold up meanwhile.
+            places.0 = None;
+        }
         landed?;
         if let Some(recorded) = self.recorded.take() {
             self.checked(recorded.await)?;
