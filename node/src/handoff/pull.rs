@@ -178,8 +178,14 @@ impl Pulls {
             shutdown.clone(),
         );
         pulls.spawn(watch);
+        let mut forgotten_at = None;
         loop {
-            self.forget_unwanted().await;
+            let epoch = self.ring.epoch();
+            // The engine passes everything that was ever recorded of moves: not after each pull.
+            if forgotten_at != Some(epoch) || self.state.lock().copying.is_empty() {
+                self.forget_unwanted().await;
+                forgotten_at = Some(epoch);
+            }
             let wanted = self.wanted();
             if !wanted.is_empty() {
                 self.expect();

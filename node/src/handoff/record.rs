@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 const CURSOR: u8 = b'c';
 const SYNCED: u8 = b's';
+const PREFIX: &[u8] = b"move";
 const MOVED: &[u8] = b"moved";
 
 /// One step of the move of one partition: the `since` of its filling entry names it.
@@ -43,7 +44,7 @@ pub struct MovedTotal {
 impl MoveRecord {
     fn key(self, kind: u8) -> Bytes {
         let mut key = Vec::with_capacity(17);
-        key.extend_from_slice(b"move");
+        key.extend_from_slice(PREFIX);
         key.push(kind);
         key.extend_from_slice(&self.partition.to_be_bytes());
         key.extend_from_slice(&self.since.to_be_bytes());
@@ -102,7 +103,7 @@ impl MovedTotal {
 /// Every move recorded as complete, and every move of which anything is recorded.
 pub(super) fn recorded(engine: &dyn Engine) -> Result<(BTreeSet<MoveRecord>, BTreeSet<MoveRecord>), EngineError> {
     let (mut synced, mut all) = (BTreeSet::new(), BTreeSet::new());
-    let mut range = ScanRange::everything();
+    let mut range = ScanRange::prefix(PREFIX);
     loop {
         let page = engine.scan(Space::Meta, &range, 4096, 1 << 20)?;
         for (key, _) in &page.items {
@@ -120,7 +121,7 @@ pub(super) fn recorded(engine: &dyn Engine) -> Result<(BTreeSet<MoveRecord>, BTr
 }
 
 fn parse(key: &[u8]) -> Option<(u8, MoveRecord)> {
-    let rest = key.strip_prefix(b"move")?;
+    let rest = key.strip_prefix(PREFIX)?;
     let (kind, rest) = rest.split_first()?;
     let partition = u32::from_be_bytes(*rest.first_chunk::<4>()?);
     let since = u64::from_be_bytes(rest.get(4..12)?.try_into().ok()?);

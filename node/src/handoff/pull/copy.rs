@@ -27,6 +27,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// What a comparison counts for besides what it brings: a call and, at both ends, a wait until all that is queued is
+/// durable.
+const COMPARISON_BYTES: u64 = 4 * CALL_BYTES;
+
 /// One partition on its way from one holder.
 pub(super) struct Copying<'a> {
     pub(super) from: Origin<'a>,
@@ -80,7 +84,7 @@ impl Pulls {
         let count = installed.view.count();
         let first = token::first_token(record.partition, count).0;
         let last = token::last_token(record.partition, count).0;
-        self.pace.pay(CALL_BYTES).await;
+        self.pace.pay(COMPARISON_BYTES).await;
         let fetched = comparison.run(first, last).await.map_err(fail)?;
         if fetched.items == 0 {
             return Ok(());
