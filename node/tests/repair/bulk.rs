@@ -73,6 +73,9 @@ async fn joins(limits: Limits, keys: u32) -> usize {
     for number in (0..keys).step_by(97) {
         assert!(cluster.stored(JOINER, &key(number)) == Some(object(number)), "key {number}");
     }
+    // Such a look passes whatever was ever recorded of moves.
+    let looks = engine.scanned(Space::Meta).scans;
+    assert!(looks <= u64::from(PARTITIONS) / 2, "{looks} looks at what is recorded of {PARTITIONS} moves");
     let loaded = engine.loaded();
     cluster.stop().await;
     loaded
