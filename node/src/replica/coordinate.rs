@@ -49,7 +49,8 @@ impl Replica {
     /// As [`Replica::coordinate`], without waiting for room in the commit queue.
     ///
     /// # Errors
-    /// [`StorageError::Overloaded`] when there is no room now, and those of [`Replica::coordinate`]; nothing was
+    /// [`Overloaded`](crate::storage::StorageError::Overloaded) when there is no room now, and those of
+    /// [`Replica::coordinate`]; nothing was
     /// stored.
     pub fn try_coordinate(
         &self,

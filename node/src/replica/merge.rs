@@ -26,7 +26,8 @@ impl Replica {
     /// As [`Replica::merge`], without waiting for room in the commit queue.
     ///
     /// # Errors
-    /// [`StorageError::Overloaded`] when there is no room now, and those of [`Replica::merge`]; nothing was stored.
+    /// [`Overloaded`](crate::storage::StorageError::Overloaded) when there is no room now, and those of
+    /// [`Replica::merge`]; nothing was stored.
     pub fn try_merge(
         &self,
         token: Token,
