@@ -50,8 +50,7 @@ impl Replica {
     ///
     /// # Errors
     /// [`Overloaded`](crate::storage::StorageError::Overloaded) when there is no room now, and those of
-    /// [`Replica::coordinate`]; nothing was
-    /// stored.
+    /// [`Replica::coordinate`]; nothing was stored.
     pub fn try_coordinate(
         &self,
         token: Token,
