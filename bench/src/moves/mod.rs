@@ -10,8 +10,7 @@ use crate::systems::until_ready;
 use anyhow::{Context, ensure};
 use clients::{Clients, Felt, P99_HEADINGS};
 use limits::Processors;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use ring::{Change, Ring};
 use std::path::Path;
 use std::sync::Arc;
@@ -99,9 +98,7 @@ fn changes(
     let (&first, targets) = sizes.split_first().context("a ring without a size")?;
     let ring = Ring::start(directory.to_owned(), first, PORT, arguments.partitions)?;
     fill(&ring, keys)?;
-    // Nodes that no change takes away.
-    let addresses: Vec<String> = ring.status()?.nodes.iter().take(3).map(|node| node.resp.clone()).collect();
-    let clients = Clients::start(&addresses, keys, arguments.clients)?;
+    let clients = clients(&ring, arguments, keys)?;
     let mut before = first;
     for &(nodes, n) in targets {
         let felt = Felt::of(&clients, arguments.seconds, || {
@@ -126,12 +123,17 @@ fn changes(
     Ok(())
 }
 
+/// Starts clients of the first three nodes, which no change takes away and no restart ends.
+fn clients(ring: &Ring, arguments: &Arguments, keys: &Arc<KeySpace>) -> anyhow::Result<Clients> {
+    let addresses: Vec<String> = ring.status()?.nodes.iter().take(3).map(|node| node.resp.clone()).collect();
+    Clients::start(&addresses, keys, arguments.clients)
+}
+
 /// Nodes that no client is connected to are ended and started again, one after the other, while clients read and write.
 fn restarts(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow::Result<()> {
     let ring = Ring::start(directory.to_owned(), (5, 3), PORT, arguments.partitions)?;
     fill(&ring, keys)?;
-    let addresses: Vec<String> = ring.status()?.nodes.iter().take(3).map(|node| node.resp.clone()).collect();
-    let clients = Clients::start(&addresses, keys, arguments.clients)?;
+    let clients = clients(&ring, arguments, keys)?;
     println!("restarts of            seconds  {P99_HEADINGS}");
     for round in 1..=RESTART_ROUNDS {
         let (seconds, felt) = Felt::of(&clients, arguments.seconds, || ring.restart(&[3, 4]))?;
@@ -197,7 +199,7 @@ fn deaths(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyh
             let node = status.nodes.get(victim).context("no such node")?;
             // A process that dies takes its counter along.
             before = Ring::metric(node, "annulus_handed_out_bytes")?;
-            kill(Pid::from_raw(i32::try_from(node.pid.context("it does not run")?)?), Signal::SIGKILL)?;
+            Ring::end(node, Signal::SIGKILL)?;
             killed = true;
             Ok(())
         })?;

@@ -137,13 +137,19 @@ impl Ring {
         bail!("the ring has not settled within {CHANGE_MAX:?}: {:?}", self.status()?)
     }
 
+    /// Has a node end in some way; returns the process that it was.
+    pub(super) fn end(node: &NodeLine, signal: Signal) -> anyhow::Result<u32> {
+        let pid = node.pid.context("it does not run")?;
+        kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
+        Ok(pid)
+    }
+
     /// Ends these nodes one after the other, each once the one before is back; returns the seconds that it took.
     pub(super) fn restart(&self, nodes: &[usize]) -> anyhow::Result<f64> {
         let began = Instant::now();
         for &node in nodes {
             let find = || anyhow::Ok(self.status()?.nodes.into_iter().nth(node).context("no such node")?);
-            let before = find()?.pid.context("it does not run")?;
-            kill(Pid::from_raw(i32::try_from(before)?), Signal::SIGTERM)?;
+            let before = Self::end(&find()?, Signal::SIGTERM)?;
             until_ready("the node to be back", || {
                 let now = find()?;
                 ensure!(now.answers && now.pid.is_some_and(|pid| pid != before), "it is not back");

@@ -144,7 +144,9 @@ impl Giving<'_> {
             let flight = self.replica.take_off();
             let page = self.replica.engine().scan(Space::Data, &range, PAGE_ITEMS, PAGE_BYTES)?;
             range.after = page.items.last().map(|(key, _)| key.clone()).filter(|_| page.more);
-            self.store(Load { items: page.items, flight: Some(flight) }).await?;
+            let mut load = Load { flight: Some(flight), ..Load::default() };
+            load.add(page.items);
+            self.store(load).await?;
             if range.after.is_none() {
                 return Ok(());
             }
@@ -152,9 +154,8 @@ impl Giving<'_> {
     }
 
     async fn store(&self, load: Load) -> Result<(), HandOverError> {
-        let Load { items, flight } = load;
+        let Load { items, bytes, flight } = load;
         let peer = self.peers.by_index(self.holder).ok_or(HandOverError::Unconfirmed)?;
-        let bytes: usize = items.iter().map(|(key, object)| key.len() + object.len()).sum();
         let sent = futures::stream::iter(items).map(|(storage_key, object)| {
             let peer = peer.clone();
             async move {
@@ -179,6 +180,8 @@ impl Giving<'_> {
 #[derive(Default)]
 struct Load {
     items: Vec<(Bytes, Bytes)>,
+    /// Of all keys and objects.
+    bytes: usize,
     /// Since before the first was read.
     flight: Option<InFlight>,
 }
@@ -190,13 +193,18 @@ impl Load {
         let range = ScanRange::tokens(first, last);
         let page = replica.engine().scan(Space::Data, &range, SEND_ITEMS_MAX, SEND_BYTES_MAX)?;
         if !page.more {
-            self.items.extend(page.items);
+            self.add(page.items);
         }
         self.flight = Some(flight).filter(|_| !self.items.is_empty());
         Ok(!page.more)
     }
 
+    fn add(&mut self, items: Vec<(Bytes, Bytes)>) {
+        self.bytes += items.iter().map(|(key, object)| key.len() + object.len()).sum::<usize>();
+        self.items.extend(items);
+    }
+
     fn is_full(&self) -> bool {
-        self.items.len() >= PAGE_ITEMS
+        self.items.len() >= PAGE_ITEMS || self.bytes >= PAGE_BYTES
     }
 }

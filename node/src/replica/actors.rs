@@ -41,13 +41,8 @@ impl Actors {
             Some(actor) if self.is_trusted(token, actor) => actor,
             Some(actor) if planted::is("dot-reuse-after-crash") => actor,
             _ if planted::is("dot-reuse-after-volume-loss") => Actor { incarnation: self.incarnation, birth: 1 },
-            _ => self.born(),
+            _ => Actor { incarnation: self.incarnation, birth: self.births.next() },
         }
-    }
-
-    /// One that nothing was issued by.
-    pub(super) fn born(&self) -> Actor {
-        Actor { incarnation: self.incarnation, birth: self.births.next() }
     }
 
     /// Whether all that was issued by this actor of this node is known here, if any of it is.
