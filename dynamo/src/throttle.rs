@@ -9,7 +9,11 @@
 //!
 //! [tail]: crate::tail
 
+mod pressure;
+
 use std::time::Duration;
+
+pub use pressure::Pressure;
 
 /// Latency while copying ÷ latency while not, from which on copying is slowed down: somewhat less than the half more that
 /// clients are to feel at most, for it is noticed a second or two later.
@@ -18,50 +22,6 @@ pub const PRESSURE_MAX: f64 = 1.4;
 const PRESSURE_ENOUGH: f64 = 1.2;
 /// Fewer requests have no 99th percentile to speak of.
 pub const SAMPLES_MIN: u64 = 32;
-/// Part of the difference that a window without copying moves what is usual by.
-const LEARN: f64 = 1.0 / 8.0;
-/// The same of a quicker one while something is copied. Only quicker ones count then, so it has to be little: else what is
-/// usual would soon be the best that ever was.
-const LEARN_COPYING: f64 = 1.0 / 256.0;
-/// Latencies below this one are not worth holding back for, in seconds.
-const UNNOTICED: f64 = 0.001;
-
-/// How much those who ask one node feel: the tail of their latency beside what it is while nothing is copied.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Pressure {
-    usual: Option<f64>,
-    /// Windows that `usual` was learned from.
-    windows: u32,
-    now: f64,
-}
-
-impl Pressure {
-    /// Takes a window into account: the 99th percentile of its requests, how many they were, and whether more than
-    /// [`LITTLE`] was copied to or from the node meanwhile. So where clients feel something that copying is not the
-    /// cause of, it is usual soon: copying slows down, and what they still feel is none of it.
-    pub fn window(&mut self, p99: Duration, samples: u64, copying: bool) {
-        if samples < SAMPLES_MIN {
-            // Whoever is there may feel anything, but there is no sign of it.
-            self.now = if samples == 0 { 0.0 } else { 1.0 };
-            return;
-        }
-        let p99 = p99.as_secs_f64().max(UNNOTICED);
-        self.windows = self.windows.saturating_add(1);
-        match &mut self.usual {
-            Some(usual) if !copying => *usual += LEARN * (p99 - *usual),
-            // What was never seen without copying cannot be compared; it gets less from here, if copying is why.
-            None => self.usual = Some(p99),
-            Some(usual) => *usual += LEARN_COPYING.max(1.0 / f64::from(self.windows)) * (p99 - *usual).min(0.0),
-        }
-        self.now = self.usual.map_or(0.0, |usual| p99 / usual);
-    }
-
-    /// 1: as ever; 2: twice as slow; 0: nobody is there to notice.
-    #[must_use]
-    pub fn get(&self) -> f64 {
-        self.now
-    }
-}
 
 /// The rate at which a node copies, in bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq)]

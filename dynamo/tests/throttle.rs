@@ -74,6 +74,19 @@ fn the_bad_moments_of_many_do_not_hold_a_move_back() {
     assert!(slow_windows < 300, "slower than at the start in {slow_windows} of 900 windows");
 }
 
+/// Pods that start are felt, and what is copied to them next is not measured by that.
+#[test]
+fn what_was_felt_for_some_seconds_only_is_not_usual() {
+    let mut pressure = Pressure::default();
+    let mut felt = |millis, windows, copying| {
+        (0..windows).for_each(|_| pressure.window(Duration::from_millis(millis), 1000, copying));
+        pressure.get()
+    };
+    assert!((felt(4, 240, false) - 1.0).abs() < 0.01, "a minute as usual");
+    assert!(felt(16, 32, false) > 3.0, "eight seconds of something else");
+    assert!(felt(7, 8, true) > PRESSURE_MAX, "and then copying is felt");
+}
+
 /// More clients come while something is copied, and copying is not what they feel: it is not held back by them for ever.
 #[test]
 fn what_clients_feel_of_each_other_is_usual_soon() {

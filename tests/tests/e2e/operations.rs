@@ -48,6 +48,8 @@ struct Span {
     all: Latencies,
     /// While some partition had two lists.
     moving: Latencies,
+    /// While none had.
+    still: Latencies,
     /// What the machine made of the simplest things.
     machine: Measured,
 }
@@ -177,9 +179,7 @@ impl Span {
         let lately = observer.counters.take_latencies();
         self.machine.add(&observer.probe.take());
         self.all.add(&lately);
-        if moves {
-            self.moving.add(&lately);
-        }
+        if moves { &mut self.moving } else { &mut self.still }.add(&lately);
     }
 }
 
@@ -206,10 +206,10 @@ async fn zones_are_kept_apart(kvc: &Kvc) -> anyhow::Result<()> {
 /// With the 99th percentiles of each span, in milliseconds: what requests took, and what the machine did.
 fn print(rows: &[Row], after: &Span) {
     println!(
-        "| operation | seconds | requests | tried again | failed | moved / min | p50 | p99 before | during | moving | after \
+        "| operation | seconds | requests | tried again | failed | moved / min | p50 | p99 before | during | moving | still | after \
          | sync before | during | after | wake before | during | after |"
     );
-    println!("|{}", "---|".repeat(17));
+    println!("|{}", "---|".repeat(18));
     let befores = rows.iter().map(|row| &row.before);
     for (row, after) in rows.iter().zip(befores.skip(1).chain([after])) {
         let Row { what, seconds, before, during, retries, failed, moved } = row;
@@ -219,7 +219,7 @@ fn print(rows: &[Row], after: &Span) {
         };
         let spans = [before, during, after];
         let cells = [
-            vec![p99(&before.all), p99(&during.all), p99(&during.moving), p99(&after.all)],
+            vec![p99(&before.all), p99(&during.all), p99(&during.moving), p99(&during.still), p99(&after.all)],
             spans.map(|span| p99(&span.machine.sync)).to_vec(),
             spans.map(|span| p99(&span.machine.wake)).to_vec(),
         ];
