@@ -3,8 +3,7 @@
 //!
 //! Each node watches how long its clients' requests take, and those that peers send it for their clients, in windows of a
 //! fraction of a second, and compares the [tail] of the last seconds with what is usual while nothing is copied. Whoever
-//! copies goes by the worst of its own pressure and its sources': so what each finds has to be more than chance, or the many
-//! are always slowed down by one that had a bad moment. While nobody asks them there is nothing to hold back for; the rate
+//! copies goes by its own pressure and its sources' [together]: what one of many finds is half chance. While nobody asks them there is nothing to hold back for; the rate
 //! that clients are known to bear is kept for when they come.
 //!
 //! [tail]: crate::tail
@@ -13,13 +12,13 @@ mod pressure;
 
 use std::time::Duration;
 
-pub use pressure::Pressure;
+pub use pressure::{Pressure, together};
 
-/// Latency while copying ÷ latency while not, from which on copying is slowed down: somewhat less than the half more that
-/// clients are to feel at most, for it is noticed a second or two later.
-pub const PRESSURE_MAX: f64 = 1.4;
+/// Latency while copying ÷ what is usual while not, from which on copying is slowed down: less than the half more that clients
+/// are to feel at most, for it is noticed a second or two later, and they feel the other things that a move takes besides.
+pub const PRESSURE_MAX: f64 = 1.3;
 /// And from which on it is not sped up any more.
-const PRESSURE_ENOUGH: f64 = 1.2;
+const PRESSURE_ENOUGH: f64 = 1.15;
 /// Fewer requests have no 99th percentile to speak of.
 pub const SAMPLES_MIN: u64 = 32;
 
@@ -36,9 +35,9 @@ pub struct Throttle {
 
 /// Rate that a node begins with beside clients, in bytes a second. Many nodes may begin at once, on one machine even.
 pub const FIRST: f64 = (512 << 10) as f64;
-/// Each window without pressure adds this part of the rate: it doubles in three seconds, and what clients have just borne is
-/// never left far behind.
-const ADDED: f64 = 1.0 / 16.0;
+/// Each window without pressure adds this part of the rate: it doubles in six seconds, so little of that comes about in the
+/// two that it takes until clients are seen to feel it.
+const ADDED: f64 = 1.0 / 32.0;
 /// Each window with pressure leaves this part: as much as is felt for some windows after it was done away with.
 const LEFT: f64 = 0.9;
 /// However much clients feel, copying goes on at this rate: a move that never ends protects nobody. So many nodes may be at it
@@ -61,7 +60,7 @@ impl Throttle {
         Self { rate: FIRST.min(most), least: LEAST.min(most), most, alone }
     }
 
-    /// A window is over; `pressure` is the highest of those concerned.
+    /// A window is over; `pressure` is that of those concerned [together].
     pub fn adjust(&mut self, pressure: f64) {
         self.alone = pressure <= 0.0;
         let rate = match pressure {

@@ -150,6 +150,7 @@ fn rate(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow
     // Before and after, for a disk is not as fast at all times.
     let disk = || anyhow::Ok([limits::disk(directory, 4)?, limits::disk(directory, 64)?]);
     let (before, loopback) = (disk()?, limits::loopback()?);
+    let through = limits::loopback_to_disk(directory, 4)?;
     let epoch = ring.begin(4, 3)?;
     // From the first byte to the last, as the joiner counts them; what is decided before and after is not copying.
     let (mut first, mut last) = (None, None);
@@ -180,6 +181,7 @@ fn rate(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow
         );
     }
     println!("  loopback, one connection: {:.1} MiB/s; ratio {:.2}", loopback / MIB, copied / loopback);
+    println!("  loopback to disk, a sync every 4 MiB: {:.1} MiB/s; ratio {:.2}", through / MIB, copied / through);
     println!("  processors: {:.0} % busy meanwhile", 100.0 * processors_ended.busy_since(processors_began));
     Ok(())
 }

@@ -5,12 +5,30 @@ use std::time::Duration;
 
 /// Latencies below this one are not worth holding back for, in seconds.
 const UNNOTICED: f64 = 0.001;
-/// How many windows without copying tell what is usual: with four in a second the last minute. Half of them have to be
-/// slow for that to be usual: pods that start, which every scale out begins with, take some ten seconds.
-const LATELY: usize = 256;
+/// How many windows without copying tell what is usual, by their median: with four in a second the last half minute. So what
+/// lasts is usual after a quarter of one, and pods that start, which scaling begins with and which takes some ten seconds, are
+/// not.
+const LATELY: usize = 128;
 /// Part of the difference that a quicker window moves what is usual by while something is copied. Only quicker ones count
 /// then, so it has to be little: else what is usual would soon be the best that ever was.
 const LEARN_COPYING: f64 = 1.0 / 256.0;
+
+/// How much more than [all together](together) one may feel. Its tail is made of a few hundred requests, and among many nodes
+/// there is always one that has a bad moment.
+const ONE_OF_MANY: f64 = 1.4;
+
+/// How much those feel who take part in a move, from how much each of them does: their mean, unless one suffers so much more
+/// than the others that it is not chance. 0: nobody is there to notice, at none of them.
+pub fn together(pressures: impl IntoIterator<Item = f64>) -> f64 {
+    let (mut sum, mut count, mut worst) = (0.0, 0.0, 0.0_f64);
+    // Where nobody is there, nobody feels little of it either.
+    for pressure in pressures.into_iter().filter(|&pressure| pressure > 0.0) {
+        sum += pressure;
+        count += 1.0;
+        worst = worst.max(pressure);
+    }
+    if count > 0.0 { (sum / count).max(worst / ONE_OF_MANY) } else { 0.0 }
+}
 
 /// How much those who ask one node feel.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,6 +64,12 @@ impl Pressure {
         };
         self.usual = Some(usual);
         self.now = p99 / usual;
+    }
+
+    /// What is usual, in seconds; `None`: not known yet.
+    #[must_use]
+    pub fn usual(&self) -> Option<f64> {
+        self.usual
     }
 
     /// 1: as ever; 2: twice as slow; 0: nobody is there to notice.

@@ -43,6 +43,16 @@ struct State {
     worked: f64,
 }
 
+/// For how long those of one kind wait: 99th percentiles, 0 where none is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Waits {
+    pub of: &'static str,
+    /// In the last two or three seconds.
+    pub seconds: f64,
+    /// While nothing is copied.
+    pub usual_seconds: f64,
+}
+
 /// One kind of requests.
 #[derive(Debug, Default)]
 struct Watched {
@@ -119,6 +129,17 @@ impl Foreground {
     #[must_use]
     pub fn handed_out(&self) -> u64 {
         self.handed_out.load(Relaxed)
+    }
+
+    /// For how long clients and peers wait, as of the last look.
+    #[must_use]
+    pub fn waits(&self) -> [Waits; 2] {
+        let state = self.state.lock();
+        [("clients", &state.clients), ("peers", &state.peers)].map(|(of, watched)| Waits {
+            of,
+            seconds: watched.tail.percentile_99().as_secs_f64(),
+            usual_seconds: watched.pressure.usual().unwrap_or_default(),
+        })
     }
 
     /// How much they feel, as of the last look; nothing only if nobody has come since either.

@@ -2,8 +2,10 @@
 
 use super::foreground::Foreground;
 use super::give_way::Account;
-use dynamo::throttle::Throttle;
+use dynamo::preference::MemberIndex;
+use dynamo::throttle::{PRESSURE_MAX, Throttle, together};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -33,34 +35,35 @@ struct State {
     account: Account,
     /// When anything was last to be copied; `None`: never.
     copied: Option<Instant>,
-    /// The highest pressure that sources told of, and when.
-    told: (f64, Instant),
+    /// How much the clients of sources felt, by what these told last, and when.
+    told: BTreeMap<MemberIndex, (f64, Instant)>,
 }
 
 impl Pace {
     pub(super) fn new(bytes_per_second_max: Option<u64>, foreground: Arc<Foreground>) -> Self {
-        let now = Instant::now();
         Self {
             foreground,
             bytes_per_second_max,
             state: Mutex::new(State {
                 account: Account::new(Throttle::new(bytes_per_second_max, false)),
                 copied: None,
-                told: (0.0, now),
+                told: BTreeMap::new(),
             }),
         }
     }
 
     /// A source has told how much its clients feel.
-    pub(super) fn told(&self, pressure: f64) {
-        let now = Instant::now();
+    pub(super) fn told(&self, source: MemberIndex, pressure: f64) {
         let mut state = self.state.lock();
-        if pressure >= state.told.0 || now - state.told.1 > TOLD_LATELY {
-            state.told = (pressure, now);
-        }
+        state.told.insert(source, (pressure, Instant::now()));
         if pressure > 0.0 {
             state.account.throttle.heed();
         }
+    }
+
+    /// Whether the clients of a source felt that it was copied from, when that was last told.
+    pub(super) fn is_busy(&self, source: MemberIndex) -> bool {
+        self.state.lock().told.get(&source).is_some_and(|&(pressure, _)| pressure > PRESSURE_MAX)
     }
 
     /// A window is over in which this node's own clients felt so much. `copying`: whether it copies; if it has not for a
@@ -77,8 +80,9 @@ impl Pace {
             return;
         }
         state.copied = Some(now);
-        let told = if state.told.1.elapsed() <= TOLD_LATELY { state.told.0 } else { 0.0 };
-        state.account.throttle.adjust(own.max(told));
+        let told = state.told.values().filter(|(_, when)| now - *when <= TOLD_LATELY);
+        let felt = together(told.map(|&(pressure, _)| pressure).chain([own]));
+        state.account.throttle.adjust(felt);
     }
 
     /// Bytes a second, at present.
@@ -129,7 +133,7 @@ mod tests {
         assert_eq!(pace.beside_clients(), None, "it has just been started, and nobody is there");
         pace.adjust(1.0, false);
         let first = pace.beside_clients().unwrap();
-        (0..12).for_each(|_| pace.adjust(1.0, true));
+        (0..24).for_each(|_| pace.adjust(1.0, true));
         let borne = pace.beside_clients().unwrap();
         assert!(borne > 1.9 * first, "{borne} after {first}");
         tokio::time::advance(REMEMBERED / 2).await;

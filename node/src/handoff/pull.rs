@@ -22,7 +22,6 @@ use dynamo::moves::landing;
 use dynamo::preference::MemberIndex;
 use dynamo::quorum::holders_to_meet;
 use dynamo::ring::Phase;
-use dynamo::throttle::PRESSURE_MAX;
 use order::Order;
 use parking_lot::Mutex;
 use room::Rooms;
@@ -53,8 +52,6 @@ pub struct Pulls {
     spool: Spool,
     order: Order,
     foreground: Arc<Foreground>,
-    /// How much the clients of each holder felt when it was last copied from.
-    busy: Mutex<BTreeMap<MemberIndex, f64>>,
     state: Mutex<State>,
 }
 
@@ -127,7 +124,6 @@ impl Pulls {
             spool,
             order: Order::new(),
             foreground,
-            busy: Mutex::default(),
             ring,
             replica,
             peers,
@@ -294,7 +290,7 @@ impl Pulls {
         holders.rotate_left(turn);
         holders.sort_by_key(|&holder| {
             let up = self.peers.by_index(holder).is_some_and(|peer| peer.is_up());
-            (!up, self.is_busy(holder))
+            (!up, self.pace.is_busy(holder))
         });
         let (mut met, mut why) = (0, String::from("none was asked"));
         for holder in holders {
@@ -323,16 +319,6 @@ impl Pulls {
         }
         self.is_wanted(record).ok_or(PullError::Unwanted)?;
         self.complete(record).await
-    }
-
-    /// Whether the clients of a holder felt that it was copied from.
-    fn is_busy(&self, holder: MemberIndex) -> bool {
-        self.busy.lock().get(&holder).is_some_and(|&pressure| pressure > PRESSURE_MAX)
-    }
-
-    fn told(&self, holder: MemberIndex, pressure: f64) {
-        self.busy.lock().insert(holder, pressure);
-        self.pace.told(pressure);
     }
 
     async fn complete(&self, record: MoveRecord) -> Result<(), PullError> {

@@ -38,6 +38,7 @@ impl Metrics {
     /// As [`new`](Self::new), beside what is in the registry already.
     #[must_use]
     pub fn with_registry<K: KeyValue>(store: K, foreground: Arc<Foreground>, mut registry: Registry) -> Self {
+        registry.register_collector(Box::new(Felt(foreground.clone())));
         let front = Arc::new(FrontMetrics::new(foreground));
         registry.register_collector(Box::new(front.clone()));
         registry.register_collector(Box::new(NodeGauges(store)));
@@ -216,6 +217,35 @@ impl Collector for FrontMetrics {
             None,
             MetricType::Gauge,
         )?)
+    }
+}
+
+/// What the pace of copying goes by.
+#[derive(Debug)]
+struct Felt(Arc<Foreground>);
+
+impl Collector for Felt {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let waits = self.0.waits();
+        let families = [
+            (
+                "annulus_foreground_p99_seconds",
+                "99th percentile of how long requests of clients, or of peers, took in the last seconds",
+                waits.map(|waits| waits.seconds),
+            ),
+            (
+                "annulus_foreground_usual_p99_seconds",
+                "The same while nothing is copied; copying slows down where the former is well above it",
+                waits.map(|waits| waits.usual_seconds),
+            ),
+        ];
+        for (name, help, seconds) in families {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (waits, seconds) in waits.iter().zip(seconds) {
+                ConstGauge::new(seconds).encode(family.encode_family(&[("of", waits.of)])?)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -142,7 +142,7 @@ impl Origin<'_> {
         let (partition, holder) = (self.record.partition, self.holder.0);
         tracing::debug!(partition, holder, items = page.items.len(), bytes = page.packed.len(), "a page has come");
         pulls.room.learn(page.range_bytes);
-        pulls.told(self.holder, f64::from(page.pressure_percent) / 100.0);
+        pulls.pace.told(self.holder, f64::from(page.pressure_percent) / 100.0);
         self.keep(&page, before.clone(), &mut room);
         Ok(Arrived { page: self.received(page.items, page.more, &before), how, room, flight })
     }
