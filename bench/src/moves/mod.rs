@@ -3,14 +3,15 @@
 
 mod clients;
 mod limits;
+mod rate;
 mod ring;
 
 use crate::load::KeySpace;
 use crate::systems::until_ready;
 use anyhow::{Context, ensure};
 use clients::{Clients, Felt, P99_HEADINGS};
-use limits::Processors;
 use nix::sys::signal::Signal;
+use rate::rate;
 use ring::{Change, Ring};
 use std::path::Path;
 use std::sync::Arc;
@@ -140,49 +141,6 @@ fn restarts(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> an
         println!("two of five, {round:<9} {seconds:>8.1}  {felt}");
         felt.ensure_nothing_failed()?;
     }
-    Ok(())
-}
-
-/// How fast one joiner copies while nobody else wants anything, beside the disk, loopback and the processors.
-fn rate(arguments: &Arguments, directory: &Path, keys: &Arc<KeySpace>) -> anyhow::Result<()> {
-    let ring = Ring::start(directory.to_owned(), (3, 3), PORT, arguments.partitions)?;
-    fill(&ring, keys)?;
-    // Before and after, for a disk is not as fast at all times.
-    let disk = || anyhow::Ok([limits::disk(directory, 4)?, limits::disk(directory, 64)?]);
-    let (before, loopback) = (disk()?, limits::loopback()?);
-    let through = limits::loopback_to_disk(directory, 4)?;
-    let epoch = ring.begin(4, 3)?;
-    // From the first byte to the last, as the joiner counts them; what is decided before and after is not copying.
-    let (mut first, mut last) = (None, None);
-    ring.settle(4, 3, epoch, |status| {
-        let joiner = status.nodes.get(3).filter(|joiner| joiner.answers);
-        let Some(Ok(bytes)) = joiner.map(|joiner| Ring::metric(joiner, "annulus_moved_bytes")) else {
-            return Ok(());
-        };
-        let now = (std::time::Instant::now(), bytes, Processors::now()?);
-        if bytes > 0 {
-            first.get_or_insert(now);
-            if last.is_none_or(|(_, before, _)| before < bytes) {
-                last = Some(now);
-            }
-        }
-        Ok(())
-    })?;
-    let (first, last) = first.zip(last).context("nothing was moved")?;
-    let ((began, bytes_began, processors_began), (ended, bytes_ended, processors_ended)) = (first, last);
-    let copied = (bytes_ended - bytes_began) as f64 / (ended - began).as_secs_f64().max(0.001);
-    println!("3 -> 4 without clients: {:.0} MiB at {:.1} MiB/s", bytes_ended as f64 / MIB, copied / MIB);
-    for ((mebibytes, before), after) in [4, 64].into_iter().zip(before).zip(disk()?) {
-        println!(
-            "  disk, a sync every {mebibytes} MiB: {:.1} MiB/s before, {:.1} after; ratio {:.2}",
-            before / MIB,
-            after / MIB,
-            2.0 * copied / (before + after)
-        );
-    }
-    println!("  loopback, one connection: {:.1} MiB/s; ratio {:.2}", loopback / MIB, copied / loopback);
-    println!("  loopback to disk, a sync every 4 MiB: {:.1} MiB/s; ratio {:.2}", through / MIB, copied / through);
-    println!("  processors: {:.0} % busy meanwhile", 100.0 * processors_ended.busy_since(processors_began));
     Ok(())
 }
 
