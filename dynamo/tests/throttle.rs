@@ -96,15 +96,28 @@ fn what_was_felt_for_a_while_only_is_not_usual() {
     assert!(felt(6, 8, true) > PRESSURE_MAX, "and then copying is felt");
 }
 
+/// Writes to two lists, rings, more nodes: with all of that clients feel half more at most, not half more than with that.
+#[test]
+fn what_a_move_takes_besides_copying_counts_as_copying_does() {
+    let mut pressure = Pressure::default();
+    let mut felt = |millis, windows, copying| {
+        (0..windows).for_each(|_| pressure.window(Duration::from_secs_f64(millis / 1000.0), 1000, copying));
+        pressure.get()
+    };
+    assert!((felt(4.0, 480, false) - 1.0).abs() < 0.01, "two minutes as usual");
+    assert!(felt(5.4, 80, false) < 1.2, "twenty seconds at a rate that is not taken for copying");
+    assert!(felt(6.6, 8, true) > PRESSURE_MAX, "little more than that, and much more than before");
+}
+
 /// More clients come while something is copied, and copying is not what they feel: it is not held back by them for ever.
 #[test]
-fn what_clients_feel_of_each_other_is_usual_soon() {
+fn what_clients_feel_of_each_other_is_usual_after_some_minutes() {
     let (mut pressure, mut throttle) = (Pressure::default(), Throttle::new(None, false));
     for _ in 0..50 {
         pressure.window(p99(0.0), 1000, false);
     }
     let mut slowest = f64::MAX;
-    for window in 0..400 {
+    for window in 0..2400 {
         let more = Duration::from_millis(if window < 100 { 0 } else { 20 });
         pressure.window(p99(throttle.rate()) + more, 1000, throttle.rate() > LITTLE);
         throttle.adjust(pressure.get());

@@ -1,6 +1,6 @@
 //! How much clients feel of copying: the tail of their latency beside what it is while nothing is copied.
 
-use super::SAMPLES_MIN;
+use super::{PRESSURE_MAX, SAMPLES_MIN};
 use std::time::Duration;
 
 /// Latencies below this one are not worth holding back for, in seconds.
@@ -12,6 +12,12 @@ const LATELY: usize = 128;
 /// Part of the difference that a quicker window moves what is usual by while something is copied. Only quicker ones count
 /// then, so it has to be little: else what is usual would soon be the best that ever was.
 const LEARN_COPYING: f64 = 1.0 / 256.0;
+
+/// Part of the difference that a window without copying moves what is usual in the long run by: four minutes.
+const LEARN_LONG: f64 = 1.0 / 1024.0;
+/// How much of what is usual in the long run is as bad as [`PRESSURE_MAX`] of what is usual now: the half more that clients are to
+/// feel at most, of copying and of all else that a move takes.
+const LONG_MAX: f64 = 1.5;
 
 /// How much more than [all together](together) one may feel. Its tail is made of a few hundred requests, and among many nodes
 /// there is always one that has a bad moment.
@@ -38,13 +44,17 @@ pub struct Pressure {
     windows: u32,
     /// What was felt in the last windows without copying.
     lately: Lately,
+    /// What is usual in the long run. While partitions move much is felt that is not copying's doing, and what is usual now has it.
+    long: Option<f64>,
+    /// Windows without copying.
+    still: u32,
     now: f64,
 }
 
 impl Pressure {
     /// Takes a window into account: the 99th percentile of its requests, how many they were, and whether more than
     /// [`LITTLE`](super::LITTLE) was copied to or from the node meanwhile. So where clients feel something that copying is not the
-    /// cause of, it is usual after a while: copying slows down, and what they still feel is none of it.
+    /// cause of, it is usual after some minutes: copying slows down, and what they still feel is none of it.
     pub fn window(&mut self, p99: Duration, samples: u64, copying: bool) {
         if samples < SAMPLES_MIN {
             // Whoever is there may feel anything, but there is no sign of it.
@@ -63,7 +73,19 @@ impl Pressure {
             }
         };
         self.usual = Some(usual);
-        self.now = p99 / usual;
+        let long = self.long_with(usual, copying);
+        self.now = (p99 / usual).max(p99 / long * PRESSURE_MAX / LONG_MAX);
+    }
+
+    /// Takes into account what is usual now; what is in the long run.
+    fn long_with(&mut self, usual: f64, copying: bool) -> f64 {
+        self.still = self.still.saturating_add(u32::from(!copying));
+        let long = match self.long {
+            Some(long) if copying => long.min(usual),
+            Some(long) => long + LEARN_LONG.max(1.0 / f64::from(self.still)) * (usual - long),
+            None => usual,
+        };
+        *self.long.insert(long)
     }
 
     /// What is usual, in seconds; `None`: not known yet.
