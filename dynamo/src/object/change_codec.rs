@@ -99,11 +99,7 @@ impl Change {
             0 => Self::Increment { by: unzigzag(from.varint()?) },
             1 => Self::AddMembers(names(&mut from)?),
             2 => Self::RemoveMembers(names(&mut from)?),
-            3 => {
-                let count = from.count(2)?;
-                let fields = (0..count).map(|_| Ok((from.bytes()?, from.bytes()?)));
-                Self::SetFields(fields.collect::<Result<_, CodecError>>()?)
-            }
+            3 => Self::SetFields(several(2, &mut from, |from| Ok((from.bytes()?, from.bytes()?)))?),
             4 => Self::RemoveFields(names(&mut from)?),
             5 => Self::IncrementField { field: from.bytes()?, by: unzigzag(from.varint()?) },
             6 => Self::ReplaceField {
@@ -129,11 +125,7 @@ impl Change {
             },
             9 => Self::Append(from.bytes()?),
             11 => Self::TakeMembers(names(&mut from)?),
-            12 => {
-                let count = from.count(2)?;
-                let fields = (0..count).map(|_| Ok((from.bytes()?, optional_bytes(&mut from)?)));
-                Self::TakeFields(fields.collect::<Result<_, CodecError>>()?)
-            }
+            12 => Self::TakeFields(several(2, &mut from, |from| Ok((from.bytes()?, optional_bytes(from)?)))?),
             10 => Self::SetRange { offset: from.varint()?, bytes: from.bytes()? },
             _ => return Err(CodecError::NotCanonical),
         };
@@ -215,8 +207,22 @@ fn put_names(to: &mut BytesMut, kind: u8, names: &[Bytes]) {
 }
 
 fn names<B: Buf>(from: &mut Reader<B>) -> Result<Vec<Bytes>, CodecError> {
-    let count = from.count(1)?;
-    (0..count).map(|_| from.bytes()).collect()
+    several(1, from, Reader::bytes)
+}
+
+/// A count, and so many of something that takes so many bytes at least. Room is made for all of them at once: where it grows
+/// as they come, it is three times as much for a moment.
+fn several<B: Buf, T>(
+    bytes_min: usize,
+    from: &mut Reader<B>,
+    mut one: impl FnMut(&mut Reader<B>) -> Result<T, CodecError>,
+) -> Result<Vec<T>, CodecError> {
+    let count = from.count(bytes_min)?;
+    let mut all = Vec::with_capacity(count);
+    for _ in 0..count {
+        all.push(one(from)?);
+    }
+    Ok(all)
 }
 
 fn put_optional(to: &mut BytesMut, number: Option<u64>) {
