@@ -3,8 +3,8 @@
 //!
 //! Each node watches how long its clients' requests take, and those that peers send it for their clients, in windows of a
 //! fraction of a second, and compares the [tail] of the last seconds with what is usual while nothing is copied. Whoever
-//! copies goes by its own pressure and its sources' [together]: what one of many finds is half chance. While nobody asks them there is nothing to hold back for; the rate
-//! that clients are known to bear is kept for when they come.
+//! copies goes by its own pressure and its sources' [together]: what one of many finds is half chance. While nobody asks them
+//! there is nothing to hold back for; the rate that clients are known to bear is kept for when they come.
 //!
 //! [tail]: crate::tail
 

@@ -83,27 +83,27 @@ fn the_bad_moments_of_many_do_not_hold_a_move_back() {
     assert!(slow_windows < 300, "slower than at the start in {slow_windows} of 900 windows");
 }
 
+/// The pressure after so many windows with this 99th percentile.
+fn after(pressure: &mut Pressure, millis: f64, windows: usize, copying: bool) -> f64 {
+    (0..windows).for_each(|_| pressure.window(Duration::from_secs_f64(millis / 1000.0), 1000, copying));
+    pressure.get()
+}
+
 /// Pods that start are felt, and do not tell what is usual.
 #[test]
 fn what_was_felt_for_a_while_only_is_not_usual() {
     let mut pressure = Pressure::default();
-    let mut felt = |millis, windows, copying| {
-        (0..windows).for_each(|_| pressure.window(Duration::from_millis(millis), 1000, copying));
-        pressure.get()
-    };
-    assert!((felt(4, 240, false) - 1.0).abs() < 0.01, "a minute as usual");
-    assert!(felt(16, 48, false) > 3.0, "twelve seconds of pods that start");
-    assert!(felt(6, 8, true) > PRESSURE_MAX, "and then copying is felt");
+    let mut felt = |millis, windows, copying| after(&mut pressure, millis, windows, copying);
+    assert!((felt(4.0, 240, false) - 1.0).abs() < 0.01, "a minute as usual");
+    assert!(felt(16.0, 48, false) > 3.0, "twelve seconds of pods that start");
+    assert!(felt(6.0, 8, true) > PRESSURE_MAX, "and then copying is felt");
 }
 
 /// Writes to two lists, rings, more nodes: with all of that clients feel half more at most, not half more than with that.
 #[test]
 fn what_a_move_takes_besides_copying_counts_as_copying_does() {
     let mut pressure = Pressure::default();
-    let mut felt = |millis, windows, copying| {
-        (0..windows).for_each(|_| pressure.window(Duration::from_secs_f64(millis / 1000.0), 1000, copying));
-        pressure.get()
-    };
+    let mut felt = |millis, windows, copying| after(&mut pressure, millis, windows, copying);
     assert!((felt(4.0, 480, false) - 1.0).abs() < 0.01, "two minutes as usual");
     assert!(felt(5.4, 80, false) < 1.2, "twenty seconds at a rate that is not taken for copying");
     assert!(felt(6.6, 8, true) > PRESSURE_MAX, "little more than that, and much more than before");

@@ -12,31 +12,33 @@ const BLOCKS: usize = 512;
 /// Bytes a second that a file takes with a sync every so many mebibytes.
 pub(super) fn disk(directory: &Path, mebibytes_a_sync: usize) -> anyhow::Result<f64> {
     let block = noise();
-    let path = directory.join("limit");
-    let mut file = File::create(&path)?;
-    let began = Instant::now();
-    for number in 1..=BLOCKS {
-        file.write_all(&block)?;
-        if number % mebibytes_a_sync == 0 {
-            file.sync_data()?;
-        }
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    std::fs::remove_file(path)?;
-    Ok((BLOCKS * BLOCK_BYTES) as f64 / seconds)
+    durably(directory, mebibytes_a_sync, |write| {
+        let began = Instant::now();
+        (0..BLOCKS).try_for_each(|_| write(&block))?;
+        Ok((BLOCKS * BLOCK_BYTES) as f64 / began.elapsed().as_secs_f64())
+    })
 }
 
 /// Bytes a second that one TCP connection over loopback carries.
 pub(super) fn loopback() -> anyhow::Result<f64> {
-    received(|_| Ok(()))
+    received(BLOCKS * 4, |_| Ok(()))
 }
 
 /// Bytes a second that come over one TCP connection over loopback and go to a file, with a sync every so many mebibytes: both at
 /// once, on the same processors.
 pub(super) fn loopback_to_disk(directory: &Path, mebibytes_a_sync: usize) -> anyhow::Result<f64> {
+    durably(directory, mebibytes_a_sync, |write| received(BLOCKS * 2, write))
+}
+
+/// Has `work` write to a file that is synced every so many mebibytes, and removes it.
+fn durably(
+    directory: &Path,
+    mebibytes_a_sync: usize,
+    work: impl FnOnce(&mut dyn FnMut(&[u8]) -> std::io::Result<()>) -> anyhow::Result<f64>,
+) -> anyhow::Result<f64> {
     let path = directory.join("limit");
     let (mut file, mut unsynced) = (File::create(&path)?, 0);
-    let rate = received(|bytes| {
+    let rate = work(&mut |bytes| {
         file.write_all(bytes)?;
         unsynced += bytes.len();
         if unsynced >= mebibytes_a_sync * BLOCK_BYTES {
@@ -49,14 +51,14 @@ pub(super) fn loopback_to_disk(directory: &Path, mebibytes_a_sync: usize) -> any
     rate
 }
 
-/// Bytes a second that one TCP connection over loopback carries to `take`.
-fn received(mut take: impl FnMut(&[u8]) -> std::io::Result<()>) -> anyhow::Result<f64> {
+/// Bytes a second that one TCP connection over loopback carries to `take`, of so many blocks.
+fn received(blocks: usize, mut take: impl FnMut(&[u8]) -> std::io::Result<()>) -> anyhow::Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let sender = std::thread::spawn(move || -> anyhow::Result<()> {
         let (mut stream, _) = listener.accept()?;
         let block = noise();
-        for _ in 0..BLOCKS * 2 {
+        for _ in 0..blocks {
             stream.write_all(&block)?;
         }
         Ok(())
