@@ -94,6 +94,12 @@ impl Pressure {
         self.usual
     }
 
+    /// What is usual in the long run, in seconds; `None`: not known yet.
+    #[must_use]
+    pub fn usual_long(&self) -> Option<f64> {
+        self.long
+    }
+
     /// 1: as ever; 2: twice as slow; 0: nobody is there to notice.
     #[must_use]
     pub fn get(&self) -> f64 {

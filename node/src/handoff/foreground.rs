@@ -51,6 +51,8 @@ pub struct Waits {
     pub seconds: f64,
     /// While nothing is copied.
     pub usual_seconds: f64,
+    /// What the same was for minutes.
+    pub usual_long_seconds: f64,
 }
 
 /// One kind of requests.
@@ -139,6 +141,7 @@ impl Foreground {
             of,
             seconds: watched.tail.percentile_99().as_secs_f64(),
             usual_seconds: watched.pressure.usual().unwrap_or_default(),
+            usual_long_seconds: watched.pressure.usual_long().unwrap_or_default(),
         })
     }
 
@@ -235,6 +238,22 @@ mod tests {
         let few = Foreground::default();
         let too_few = looks(&few, 30, served(2, 10)).max(looks(&few, 30, served(8, 10)));
         assert!((too_few - 1.0).abs() < 0.1, "too few to tell: {too_few}");
+    }
+
+    #[test]
+    fn what_is_waited_is_told_beside_what_is_usual() {
+        let foreground = Foreground::default();
+        let _ = looks(&foreground, 20, |foreground| answered(foreground, 3000, 100));
+        let _ = looks(&foreground, 20, |foreground| {
+            foreground.hand_out(4 << 20);
+            answered(foreground, 12_000, 100);
+        });
+        let [clients, peers] = foreground.waits();
+        let about = |seconds: f64, millis: f64| (seconds * 1000.0 / millis - 1.0).abs() < 0.2;
+        assert!(about(clients.seconds, 12.0), "{clients:?}");
+        assert!(about(clients.usual_seconds, 3.0) && about(clients.usual_long_seconds, 3.0), "{clients:?}");
+        let none = Waits { of: "peers", seconds: 0.0, usual_seconds: 0.0, usual_long_seconds: 0.0 };
+        assert_eq!(peers, none, "nobody has asked");
     }
 
     #[test]

@@ -235,8 +235,13 @@ impl Collector for Felt {
             ),
             (
                 "annulus_foreground_usual_p99_seconds",
-                "The same while nothing is copied; copying slows down where the former is well above it",
+                "The same while nothing is copied; copying slows down where the former is 1.3 times as much",
                 waits.map(|waits| waits.usual_seconds),
+            ),
+            (
+                "annulus_foreground_usual_long_p99_seconds",
+                "What the latter was for minutes; copying slows down where the first is 1.5 times as much",
+                waits.map(|waits| waits.usual_long_seconds),
             ),
         ];
         for (name, help, seconds) in families {
@@ -329,6 +334,20 @@ fn rounded(rate: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_pace_goes_by_is_told_of_clients_and_of_peers() {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Felt(Arc::default())));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for family in ["p99", "usual_p99", "usual_long_p99"] {
+            for of in ["clients", "peers"] {
+                let line = format!(r#"annulus_foreground_{family}_seconds{{of="{of}"}} 0.0"#);
+                assert!(text.lines().any(|known| known == line), "{line} in {text}");
+            }
+        }
+    }
 
     #[test]
     fn what_is_counted_is_told() {
