@@ -71,7 +71,8 @@ pub struct Operator {
 /// What is remembered of a cluster between rounds, for pace alone: forgetting it does no harm.
 #[derive(Clone, Debug, Default)]
 struct Memory {
-    published: Option<Instant>,
+    /// When an epoch was published last, and of which generation of the resource.
+    published: Option<(Instant, Option<i64>)>,
     refreshed: Option<Instant>,
     /// When they were read, too.
     surroundings: Option<(Instant, Surroundings)>,
@@ -177,6 +178,11 @@ fn labels(cluster: &KeyValueCluster) -> ClusterLabels {
 
 async fn reconcile(cached: Arc<KeyValueCluster>, operator: Arc<Operator>) -> Result<Action, RoundError> {
     let started = Instant::now();
+    let published = operator.remember(&cached, |memory| memory.published);
+    let published = published.map(|(at, generation)| (at.elapsed(), generation));
+    if let Some(rest) = put_off(published, cached.metadata.generation, operator.beat) {
+        return Ok(Action::requeue(rest));
+    }
     let api: Api<KeyValueCluster> =
         Api::namespaced(operator.client.clone(), &cached.namespace().unwrap_or_default());
     let live = api.get_opt(&cached.name_any()).await;
@@ -223,6 +229,20 @@ async fn round(operator: &Operator, cluster: &KeyValueCluster) -> Result<Action,
     Ok(Action::requeue(pause(operator.beat, operator.resync, busy, earlier.is_some())))
 }
 
+/// For how long a round is put off, since an epoch was `published` so long ago, and of which generation of the resource. What
+/// brings a round about then is as a rule the epoch's own writing, which the API server tells of as of any other: it would read
+/// everything once more, in the very moment in which all nodes take up the ring, and could not publish. A change of the spec
+/// is looked at at once.
+fn put_off(
+    published: Option<(Duration, Option<i64>)>,
+    generation: Option<i64>,
+    beat: Duration,
+) -> Option<Duration> {
+    let (ago, of) = published?;
+    let rest = beat.checked_sub(ago).filter(|rest| !rest.is_zero())?;
+    (of == generation).then_some(rest)
+}
+
 /// How long a round waits for the next. `earlier`: whether it went by surroundings that were read before.
 fn pause(beat: Duration, resync: Duration, busy: bool, earlier: bool) -> Duration {
     match busy {
@@ -243,7 +263,7 @@ fn surroundings(operator: &Operator, cluster: &KeyValueCluster) -> Option<Surrou
 /// written again, which undoes what somebody else has changed in them.
 fn pace(operator: &Operator, cluster: &KeyValueCluster, seen: &mut Seen) {
     let (published, refreshed) = operator.remember(cluster, |memory| (memory.published, memory.refreshed));
-    seen.observed.published_just_now = published.is_some_and(|at| at.elapsed() < operator.beat);
+    seen.observed.published_just_now = published.is_some_and(|(at, _)| at.elapsed() < operator.beat);
     let due = refreshed.is_none_or(|at| at.elapsed() >= operator.resync);
     if due && seen.observed.objects == Objects::Current {
         seen.observed.objects = Objects::Due;
@@ -261,7 +281,7 @@ async fn note(
     let now = Instant::now();
     operator.remember(cluster, |memory| {
         if applied.ring.is_some() {
-            memory.published = Some(now);
+            memory.published = Some((now, cluster.metadata.generation));
         }
         if matches!(action, plan::Action::ApplyObjects { .. }) {
             memory.refreshed = Some(now);
@@ -336,6 +356,16 @@ async fn write_status(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_epoch_just_published_puts_the_next_round_off_unless_the_spec_is_another() {
+        let (beat, soon, later) = (BEAT, BEAT / 10, BEAT * 9 / 10);
+        assert_eq!(put_off(None, Some(3), beat), None, "none was published");
+        assert_eq!(put_off(Some((soon, Some(3))), Some(3), beat), Some(later));
+        assert_eq!(put_off(Some((soon, Some(3))), Some(4), beat), None);
+        assert_eq!(put_off(Some((beat, Some(3))), Some(3), beat), None);
+        assert_eq!(put_off(Some((beat * 2, Some(3))), Some(3), beat), None);
+    }
 
     #[test]
     fn a_round_that_has_not_looked_around_is_followed_by_one_that_does() {
