@@ -239,8 +239,7 @@ fn put_off(
     beat: Duration,
 ) -> Option<Duration> {
     let (ago, of) = published?;
-    let rest = beat.checked_sub(ago).filter(|rest| !rest.is_zero())?;
-    (of == generation).then_some(rest)
+    (ago < beat && of == generation).then(|| beat - ago)
 }
 
 /// How long a round waits for the next. `earlier`: whether it went by surroundings that were read before.

@@ -235,12 +235,12 @@ impl Collector for Felt {
             ),
             (
                 "annulus_foreground_usual_p99_seconds",
-                "The same while nothing is copied; copying slows down where the former is 1.3 times as much",
+                "The same while nothing is copied; copying slows down where the former is well above it",
                 waits.map(|waits| waits.usual_seconds),
             ),
             (
                 "annulus_foreground_usual_long_p99_seconds",
-                "What the latter was for minutes; copying slows down where the first is 1.5 times as much",
+                "What the latter was for minutes; copying slows down where the first is far above it",
                 waits.map(|waits| waits.usual_long_seconds),
             ),
         ];
