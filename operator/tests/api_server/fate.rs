@@ -1,6 +1,7 @@
 //! What may happen between the operator and the API server: a layer of the operator's client that counts what is written,
 //! has the operator die after a write, and has requests fail, before they are carried out or after.
 
+use super::stage::NAME;
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -22,6 +23,8 @@ pub struct Fate(Arc<Inner>);
 struct Inner {
     /// Writes answered so far.
     writes: AtomicU64,
+    /// How often the resource itself was read so far.
+    rounds: AtomicU64,
     /// The operator dies after so many, and does not learn of the last.
     dies_after: u64,
     dead: watch::Sender<bool>,
@@ -47,7 +50,8 @@ impl Fate {
     }
 
     fn new(dies_after: u64, failures: Option<(Mutex<StdRng>, f64)>) -> Self {
-        Self(Arc::new(Inner { writes: AtomicU64::new(0), dies_after, dead: watch::Sender::new(false), failures }))
+        let (writes, rounds) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Inner { writes, rounds, dies_after, dead: watch::Sender::new(false), failures }))
     }
 
     /// A client whose requests are subject to it.
@@ -59,6 +63,11 @@ impl Fate {
     /// Writes so far.
     pub fn writes(&self) -> u64 {
         self.0.writes.load(Ordering::SeqCst)
+    }
+
+    /// Rounds so far: each begins with the cluster's resource.
+    pub fn rounds(&self) -> u64 {
+        self.0.rounds.load(Ordering::SeqCst)
     }
 
     /// Done when the operator has died.
@@ -129,6 +138,9 @@ where
             return Box::pin(std::future::pending());
         }
         let write = *request.method() != Method::GET;
+        if !write && request.uri().path().ends_with(&format!("/keyvalueclusters/{NAME}")) {
+            self.fate.0.rounds.fetch_add(1, Ordering::SeqCst);
+        }
         let failure = self.fate.failure(write);
         if let Some((code, false)) = failure {
             return Box::pin(async move { Ok(refusal(code)) });

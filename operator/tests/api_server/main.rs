@@ -10,6 +10,7 @@ mod deaths;
 mod fate;
 mod kubelet;
 mod life;
+mod rounds;
 mod stage;
 mod transitions;
 #[path = "../world/mod.rs"]

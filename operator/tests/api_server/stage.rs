@@ -69,13 +69,18 @@ impl Stage {
 
     /// Starts an operator, beside those that run already.
     pub async fn operate(&mut self, fate: &Fate) {
+        self.operate_with(fate, BEAT).await;
+    }
+
+    /// The same with another beat.
+    pub async fn operate_with(&mut self, fate: &Fate, beat: Duration) {
         let defaults =
             Defaults { node_image: Some("node:1".to_owned()), operator_namespace: NAMESPACE.to_owned() };
         let nodes = Arc::new(GrpcNodes { timeout: Duration::from_millis(1500) });
         let mut operator = Operator::new(fate.client().await, nodes, defaults, Arc::new(Metrics::default()));
         operator.namespace = Some(NAMESPACE.to_owned());
         operator.resync = Duration::from_secs(2);
-        operator.beat = BEAT;
+        operator.beat = beat;
         self.operators.push(tokio::spawn(Arc::new(operator).run(std::future::pending())));
     }
 
