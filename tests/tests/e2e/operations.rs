@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long the cluster is watched while nothing is done to it.
-const REST: Duration = Duration::from_secs(8);
+/// How long the cluster is watched while nothing is done to it: about as long as something is, so that what happens once in a
+/// while to the machine happens then as well.
+const REST: Duration = Duration::from_secs(20);
 /// So much that what moves takes longer than the pods.
 const SHAPE: Shape = Shape { writers: 8, keys: 20_000, value_bytes: 1_000 };
 const ZONES: &str = "zones: {topologyKey: topology.kubernetes.io/zone}\nreplaceAfter: 10s";
