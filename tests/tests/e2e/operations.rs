@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How long the cluster is watched while nothing is done to it: about as long as something is, so that what happens once in a
-/// while to the machine happens then as well.
+/// How long the cluster is watched while nothing is done to it: not much less than the shorter operations take, so that what
+/// happens to the machine once in a while happens then as well.
 const REST: Duration = Duration::from_secs(20);
 /// So much that what moves takes longer than the pods.
 const SHAPE: Shape = Shape { writers: 8, keys: 20_000, value_bytes: 1_000 };
