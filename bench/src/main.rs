@@ -17,6 +17,7 @@ mod report;
 mod systems;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 /// The node's.
 #[global_allocator]
@@ -45,8 +46,19 @@ enum Benchmark {
     Moves(moves::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().benchmark {
+fn main() -> ExitCode {
+    match run(Arguments::parse().benchmark) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace, behind which the end of a log would not show it.
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(benchmark: Benchmark) -> anyhow::Result<()> {
+    match benchmark {
         Benchmark::Engine(arguments) => engine::run(&arguments),
         Benchmark::Moves(arguments) => moves::run(&arguments),
         Benchmark::Limits(arguments) => limits::run(&arguments),

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -74,18 +74,21 @@ impl Ring {
         command.arg("dev").arg("--dir").arg(&directory);
         command.args(["--nodes", &nodes.to_string(), "--resp-port", &port.to_string()]);
         command.args(["--replication-factor", &n.to_string(), "--partitions", &partitions.to_string()]);
-        let supervisor = Process::start(&command, &directory.join("supervisor.log"))?;
-        let ring = Self { directory, _supervisor: supervisor };
-        until_ready("the ring", || {
-            let status = ring.status()?;
+        let mut supervisor = Process::start(&command, &directory.join("supervisor.log"))?;
+        supervisor.until_ready("the ring", || {
+            let status = Self::status_in(&directory)?;
             ensure!(status.settled && status.nodes.iter().all(|node| node.answers), "it has not settled");
             Ok(())
         })?;
-        Ok(ring)
+        Ok(Self { directory, _supervisor: supervisor })
     }
 
     pub(super) fn status(&self) -> anyhow::Result<Status> {
-        Ok(serde_json::from_slice(&std::fs::read(self.directory.join("status.json"))?)?)
+        Self::status_in(&self.directory)
+    }
+
+    fn status_in(directory: &Path) -> anyhow::Result<Status> {
+        Ok(serde_json::from_slice(&std::fs::read(directory.join("status.json"))?)?)
     }
 
     /// Waits until the nodes do next to nothing.

@@ -1,6 +1,6 @@
 //! A ring of Annulus nodes by `annulus-node dev`.
 
-use super::{Process, System, Target, Wait, resp_target, until_ready};
+use super::{Process, System, Target, Wait, resp_target};
 use crate::load::KeySpace;
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
@@ -54,13 +54,13 @@ impl Annulus {
         let w = self.n / 2 + 1;
         command.args(["--read", &self.r.to_string(), "--write", &w.to_string()]);
         command.args(["--replication-factor", &self.n.to_string()]);
-        let supervisor = Process::start(&command, &self.directory.join("supervisor.log"))?;
-        let status = until_ready("the Annulus ring", || self.status())?;
+        let mut supervisor = Process::start(&command, &self.directory.join("supervisor.log"))?;
+        let status = supervisor.until_ready("the Annulus ring", || self.status())?;
         let servers = status.nodes.iter().filter_map(|node| node.pid).collect();
         let ports = (self.port + HTTP_PORT_OFFSET..).take(self.nodes);
         let metrics = ports.map(|port| format!("127.0.0.1:{port}")).collect();
         let seed = status.nodes.first().context("a ring without nodes")?;
-        let target = until_ready("Annulus to serve", || {
+        let target = supervisor.until_ready("Annulus to serve", || {
             let mut connection = redis::Client::open(format!("redis://{}", seed.resp))?.get_connection()?;
             redis::cmd("SET").arg("ready").arg("1").query::<()>(&mut connection)?;
             resp_target(&seed.resp, keys, Wait::No)

@@ -1,6 +1,6 @@
 //! etcd, from the distribution's package.
 
-use super::{Process, System, Target, until_ready};
+use super::{Process, System, Target};
 use anyhow::{Context, bail};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -29,8 +29,8 @@ pub(super) fn start(directory: &Path) -> anyhow::Result<System> {
         command.args(["--log-level", "error"]);
         processes.push(Process::start(&command, &place.join("log"))?);
     }
-    for member in 0..MEMBERS {
-        until_ready("etcd", || is_healthy(PORT + member))?;
+    for (process, member) in processes.iter_mut().zip(0..MEMBERS) {
+        process.until_ready("etcd", || is_healthy(PORT + member))?;
     }
     let servers = processes.iter().map(Process::pid).collect();
     let target = Target::Etcd((0..MEMBERS).map(client).collect());

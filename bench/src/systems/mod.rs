@@ -2,31 +2,24 @@
 
 mod annulus;
 mod etcd;
+mod program;
 mod redis;
 
 use crate::load::KeySpace;
 use anyhow::{Context, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 pub use annulus::{Annulus, node_program};
+use program::READY_MAX;
+pub use program::{Process, until_ready};
 
 /// Name of Redis Cluster in tables.
 pub const REDIS: &str = "Redis Cluster";
 /// Its name when clients send `WAIT` along with the write.
 pub const REDIS_ALONG: &str = "Redis Cluster, WAIT along";
-
-/// How long a system may take to be ready.
-const READY_MAX: Duration = Duration::from_secs(60);
-/// How long a process may take to end after it was asked to.
-const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// Batches that servers have made durable, and changes in them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,59 +149,6 @@ pub fn redis_cluster(directory: &Path, keys: &KeySpace) -> anyhow::Result<System
 /// When it cannot be started.
 pub fn etcd(directory: &Path) -> anyhow::Result<System> {
     etcd::start(&directory.join("etcd"))
-}
-
-/// A process that ends with the value, and with the thread that started it, however that ends.
-pub struct Process(Child);
-
-impl Process {
-    /// Starts a program; what it prints goes to a log beside its data.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn start(command: &Command, log: &Path) -> anyhow::Result<Self> {
-        let log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
-        let program = command.get_program();
-        // Becomes the program, which the kernel then ends when this one is killed and cannot.
-        let mut bound = Command::new("setpriv");
-        bound.args(["--pdeathsig", "TERM"]).arg(program).args(command.get_args());
-        bound.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        bound.spawn().map(Self).with_context(|| format!("starting {}", program.display()))
-    }
-
-    /// Its id.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let Ok(pid) = i32::try_from(self.0.id()) else { return };
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        let until = Instant::now() + STOP_MAX;
-        while Instant::now() < until && matches!(self.0.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Tries again until it works.
-///
-/// # Errors
-/// The last, when it has not worked for a minute.
-pub fn until_ready<T>(what: &str, mut attempt: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let until = Instant::now() + READY_MAX;
-    loop {
-        match attempt() {
-            Ok(ready) => return Ok(ready),
-            Err(error) if Instant::now() > until => return Err(error.context(format!("waiting for {what}"))),
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
-        }
-    }
 }
 
 /// Asks a cluster which of its nodes each key belongs to.

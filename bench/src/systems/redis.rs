@@ -6,8 +6,9 @@ use anyhow::{Context, bail};
 use std::path::Path;
 use std::process::Command;
 
-/// Port of the first node; the cluster bus is 10,000 above.
-const PORT: u16 = 27101;
+/// Port of the first node; the cluster bus is 10,000 above. None is one that the kernel gives to a connection that
+/// goes out, which would keep a node from listening there.
+const PORT: u16 = 22101;
 const NODES: u16 = 6;
 
 /// Starts three primaries and three replicas.
@@ -24,8 +25,8 @@ pub(super) fn start(directory: &Path, keys: &KeySpace) -> anyhow::Result<System>
         command.args(["--save", ""]);
         processes.push(Process::start(&command, &place.join("log"))?);
     }
-    for address in &addresses {
-        until_ready("Redis", || ask(address, &["PING"]).map(drop))?;
+    for (process, address) in processes.iter_mut().zip(&addresses) {
+        process.until_ready("Redis", || ask(address, &["PING"]).map(drop))?;
     }
     let created = Command::new("redis-cli")
         .args(["--cluster", "create"])
@@ -66,4 +67,17 @@ fn ask(address: &str, command: &[&str]) -> anyhow::Result<String> {
     let mut request = redis::cmd(command[0]);
     request.arg(&command[1..]);
     Ok(request.query(&mut connection)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_node_listens_where_a_connection_may_have_gone_out() {
+        let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+        let first: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+        let last_bus = PORT + 10_000 + NODES - 1;
+        assert!(last_bus < first, "the bus of the last node is at {last_bus}, connections go out from {first} on");
+    }
 }

@@ -11,6 +11,7 @@ use clap::Parser;
 use cluster::{Cluster, Site};
 use scenarios::{Found, Scenario};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Instant;
 
 #[derive(Parser)]
@@ -32,8 +33,18 @@ struct Arguments {
     planted: Option<String>,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match start(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace, behind which the end of a log would not show it.
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: Arguments) -> anyhow::Result<()> {
     let chosen = chosen(&arguments)?;
     if arguments.list {
         chosen.iter().for_each(|scenario| println!("{:<18} {}", scenario.name, scenario.about));
