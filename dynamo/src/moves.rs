@@ -19,6 +19,7 @@ pub use landing::landing;
 pub use membership::create;
 pub use progress::{Progress, progress};
 pub use proof::{Certificate, NotYet, may_go};
+pub use room::spacing;
 
 use crate::claim::ClaimError;
 use crate::preference::MemberIndex;

@@ -60,7 +60,8 @@ pub struct Operator {
     pub metrics: Arc<Metrics>,
     /// How often a cluster is looked at, and its objects are written again, when nothing happens.
     pub resync: Duration,
-    /// How long a round waits for the next while something is under way. Also the least time between two epochs.
+    /// How long a round waits for the next while something is under way. Also the least time between two epochs; while
+    /// clients are there these are several beats apart.
     pub beat: Duration,
     /// The only namespace to look at; `None`: all.
     pub namespace: Option<String>,
@@ -71,11 +72,29 @@ pub struct Operator {
 /// What is remembered of a cluster between rounds, for pace alone: forgetting it does no harm.
 #[derive(Clone, Debug, Default)]
 struct Memory {
-    /// When an epoch was published last, and of which generation of the resource.
-    published: Option<(Instant, Option<i64>)>,
+    published: Option<Published>,
     refreshed: Option<Instant>,
     /// When they were read, too.
     surroundings: Option<(Instant, Surroundings)>,
+}
+
+/// The epoch that was published last.
+#[derive(Clone, Copy, Debug)]
+struct Published {
+    at: Instant,
+    /// Of the resource then.
+    generation: Option<i64>,
+    /// How many beats are to pass before the next, unless the spec is another.
+    spacing: u32,
+}
+
+impl Published {
+    /// For how long nothing more is to be published towards this generation. A change of the spec waits no longer than
+    /// it has to.
+    fn rest(&self, generation: Option<i64>, beat: Duration, now: Instant) -> Option<Duration> {
+        let spacing = if generation == self.generation { beat * self.spacing } else { beat };
+        spacing.checked_sub(now - self.at).filter(|rest| !rest.is_zero())
+    }
 }
 
 impl Operator {
@@ -179,8 +198,7 @@ fn labels(cluster: &KeyValueCluster) -> ClusterLabels {
 async fn reconcile(cached: Arc<KeyValueCluster>, operator: Arc<Operator>) -> Result<Action, RoundError> {
     let started = Instant::now();
     let published = operator.remember(&cached, |memory| memory.published);
-    let published = published.map(|(at, generation)| (at.elapsed(), generation));
-    if let Some(rest) = put_off(published, cached.metadata.generation, operator.beat) {
+    if let Some(rest) = put_off(published, cached.metadata.generation, operator.beat, started) {
         return Ok(Action::requeue(rest));
     }
     let api: Api<KeyValueCluster> =
@@ -229,17 +247,17 @@ async fn round(operator: &Operator, cluster: &KeyValueCluster) -> Result<Action,
     Ok(Action::requeue(pause(operator.beat, operator.resync, busy, earlier.is_some())))
 }
 
-/// For how long a round is put off, since an epoch was `published` so long ago, and of which generation of the resource. What
-/// brings a round about then is as a rule the epoch's own writing, which the API server tells of as of any other: it would read
-/// everything once more, in the very moment in which all nodes take up the ring, and could not publish. A change of the spec
-/// is looked at at once.
+/// For how long a round towards this generation of the resource is put off, since it could not publish. What brings a round
+/// about right after an epoch is as a rule the epoch's own writing, which the API server tells of as of any other: it would
+/// read everything once more, in the very moment in which all nodes take up the ring. A change of the spec is looked at at
+/// once.
 fn put_off(
-    published: Option<(Duration, Option<i64>)>,
+    published: Option<Published>,
     generation: Option<i64>,
     beat: Duration,
+    now: Instant,
 ) -> Option<Duration> {
-    let (ago, of) = published?;
-    (ago < beat && of == generation).then(|| beat - ago)
+    published.filter(|last| last.generation == generation)?.rest(generation, beat, now)
 }
 
 /// How long a round waits for the next. `earlier`: whether it went by surroundings that were read before.
@@ -262,7 +280,8 @@ fn surroundings(operator: &Operator, cluster: &KeyValueCluster) -> Option<Surrou
 /// written again, which undoes what somebody else has changed in them.
 fn pace(operator: &Operator, cluster: &KeyValueCluster, seen: &mut Seen) {
     let (published, refreshed) = operator.remember(cluster, |memory| (memory.published, memory.refreshed));
-    seen.observed.published_just_now = published.is_some_and(|(at, _)| at.elapsed() < operator.beat);
+    let rest = published.and_then(|last| last.rest(cluster.metadata.generation, operator.beat, Instant::now()));
+    seen.observed.published_just_now = rest.is_some();
     let due = refreshed.is_none_or(|at| at.elapsed() >= operator.resync);
     if due && seen.observed.objects == Objects::Current {
         seen.observed.objects = Objects::Due;
@@ -280,7 +299,8 @@ async fn note(
     let now = Instant::now();
     operator.remember(cluster, |memory| {
         if applied.ring.is_some() {
-            memory.published = Some((now, cluster.metadata.generation));
+            let (generation, spacing) = (cluster.metadata.generation, plan::spacing(&seen.observed));
+            memory.published = Some(Published { at: now, generation, spacing });
         }
         if matches!(action, plan::Action::ApplyObjects { .. }) {
             memory.refreshed = Some(now);
@@ -358,12 +378,22 @@ mod tests {
 
     #[test]
     fn an_epoch_just_published_puts_the_next_round_off_unless_the_spec_is_another() {
-        let (beat, soon, later) = (BEAT, BEAT / 10, BEAT * 9 / 10);
-        assert_eq!(put_off(None, Some(3), beat), None, "none was published");
-        assert_eq!(put_off(Some((soon, Some(3))), Some(3), beat), Some(later));
-        assert_eq!(put_off(Some((soon, Some(3))), Some(4), beat), None);
-        assert_eq!(put_off(Some((beat, Some(3))), Some(3), beat), None);
-        assert_eq!(put_off(Some((beat * 2, Some(3))), Some(3), beat), None);
+        let (beat, now) = (BEAT, Instant::now());
+        let ago =
+            |ago, spacing| Some(Published { at: now.checked_sub(ago).unwrap(), generation: Some(3), spacing });
+        let same = |published| put_off(published, Some(3), beat, now);
+        assert_eq!(same(None), None, "none was published");
+        assert_eq!(same(ago(beat / 10, 1)), Some(beat * 9 / 10));
+        assert_eq!(same(ago(beat, 1)), None);
+        assert_eq!(same(ago(beat * 2, 1)), None);
+        assert_eq!(same(ago(beat * 2, 3)), Some(beat), "clients are there");
+        assert_eq!(same(ago(beat * 3, 3)), None);
+        let other = |published: Option<Published>| {
+            assert_eq!(put_off(published, Some(4), beat, now), None, "it is looked at");
+            published.unwrap().rest(Some(4), beat, now)
+        };
+        assert_eq!(other(ago(beat / 10, 3)), Some(beat * 9 / 10), "but all nodes have just taken up a ring");
+        assert_eq!(other(ago(beat, 3)), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How much moves at once while clients are there to feel it.
 
 use crate::nodes::{Nodes, holders, incarnation, new_ring, settle, wish};
-use dynamo::moves::{self, Pace, Step};
+use dynamo::moves::{self, Pace, Reports, Step};
 use dynamo::preference::MemberIndex;
 use dynamo::ring::{Also, Phase, Ring};
 
@@ -54,8 +54,21 @@ fn no_more_begins_than_is_copied_until_the_next_documents() {
     assert_eq!(holders(&settled).len(), 5);
     assert!((12..=18).contains(&slow), "what it works on at once, and some: {slow}");
     assert!(many > few, "{many} documents instead of {few}");
-    let (_, faster, _) = scaled_out(&mut nodes(Some(6 * MIB)), |_| true);
-    assert!((22..=28).contains(&faster), "and what is copied in two seconds: {faster}");
+    let (_, faster, _) = scaled_out(&mut nodes(Some(3 * MIB)), |_| true);
+    assert!((22..=28).contains(&faster), "and what is copied in four seconds: {faster}");
+}
+
+#[test]
+fn documents_are_further_apart_where_anybody_is_there_to_feel_them() {
+    let ring = new_ring(3);
+    let mut nodes = nodes(None);
+    nodes.everyone_follows(&ring);
+    let mut reports = nodes.reports();
+    let alone = moves::spacing(&reports);
+    assert!(alone >= 1, "each makes all nodes flush it before they answer by it");
+    assert_eq!(moves::spacing(&Reports::default()), alone, "nobody says anything");
+    reports.get_mut(&incarnation(1)).unwrap().beside_clients = Some(MIB);
+    assert!(moves::spacing(&reports) >= 3 * alone, "one has clients");
 }
 
 #[test]

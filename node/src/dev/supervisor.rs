@@ -16,8 +16,6 @@ use uuid::Uuid;
 /// A node that ends this often before there is a ring will not start at all.
 const EARLY_ENDS_MAX: u32 = 3;
 const TICK: Duration = Duration::from_millis(300);
-/// Least time between two rings, as with the operator: each makes all nodes flush it before they answer by it.
-const EPOCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// A running dev ring.
 struct Supervisor {
@@ -142,9 +140,10 @@ impl Supervisor {
                         Some((uuid_from("incarnation", &status.incarnation).ok()?, report(status)))
                     })
                     .collect();
-                let too_soon = self.published.is_some_and(|at| at.elapsed() < EPOCH_PAUSE);
+                let spacing = Duration::from_secs(moves::spacing(&reports).into());
+                let too_soon = self.published.is_some_and(|at| at.elapsed() < spacing);
                 let waiting = match moves::advance(ring, &wanted, &reports, self.pace)? {
-                    Step::Publish(..) if too_soon => vec![String::from("a second since the ring before")],
+                    Step::Publish(..) if too_soon => vec![format!("{spacing:?} since the ring before")],
                     Step::Publish(next, change) => {
                         if change.retargeted {
                             let replicas =

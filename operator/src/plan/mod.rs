@@ -243,6 +243,12 @@ fn advance(
     moves::advance(ring, &wish::without_shrinking(wish, desired, ring), &reports, desired.pace)
 }
 
+/// How many seconds are to pass before a document follows one that is published now.
+#[must_use]
+pub fn spacing(observed: &Observed) -> u32 {
+    observed.ring().map_or(1, |ring| moves::spacing(&wish::reports(observed, ring)))
+}
+
 /// Pods whose nodes answer with an older epoch than the published one.
 fn lagging(desired: &Desired, observed: &Observed) -> Vec<String> {
     let Some(ring) = observed.ring() else {

@@ -91,6 +91,11 @@ impl Control for Door {
 }
 
 impl Nodes {
+    /// From now on all that run say that they copy so much a second beside their clients; `None`: they have none.
+    pub fn have_clients(&mut self, bytes_per_second: Option<u64>) {
+        self.running.values_mut().for_each(|running| running.node.beside_clients = bytes_per_second);
+    }
+
     /// Stops all of them.
     pub fn stop(&mut self) {
         std::mem::take(&mut self.running).into_values().for_each(|running| running.server.abort());

@@ -21,11 +21,21 @@ pub struct FakeNode {
     pub moved: Option<Moved>,
     /// Partitions copied in its life, in parts of the ring.
     pub copied: u64,
+    /// What it says that it copies a second beside its clients.
+    pub beside_clients: Option<u64>,
 }
 
 impl FakeNode {
     pub fn new(incarnation: Uuid) -> Self {
-        Self { incarnation, ring: None, holds: BTreeSet::new(), hints: 0, moved: None, copied: 0 }
+        Self {
+            incarnation,
+            ring: None,
+            holds: BTreeSet::new(),
+            hints: 0,
+            moved: None,
+            copied: 0,
+            beside_clients: None,
+        }
     }
 
     /// The members of a first ring hold their partitions, which are empty.
@@ -62,6 +72,7 @@ impl FakeNode {
             bytes: 125 * self.holds.len() as u64,
             serving_bytes: 125 * self.serving().count() as u64,
             leftover_partitions: u32::try_from(self.leftovers(&listed)).unwrap(),
+            beside_clients_bytes_per_second: self.beside_clients,
             ..NodeStatus::default()
         }
     }
