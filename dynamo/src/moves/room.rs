@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 
 /// Partitions that each member may always have to copy: those that it works on at once beside clients, and some to go on with.
 const LEAST: usize = 12;
-/// Seconds between two documents beside clients: what is felt for a tenth of a second once in three is under the 95th
-/// percentile. A partition moves in two or three documents, so more would make small moves long.
+/// Seconds between two documents beside clients. Each is felt for a tenth of a second, so of all requests a thirtieth feels
+/// one. A partition moves in two or three documents: further apart, small moves would take long.
 const SPACING_BESIDE_CLIENTS: u32 = 3;
 /// Besides the least, a member may have what it copies in so many seconds: until the next document, and its coming.
 const SECONDS: f64 = SPACING_BESIDE_CLIENTS as f64 + 1.0;
