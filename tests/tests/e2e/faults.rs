@@ -36,7 +36,7 @@ async fn restarts(kvc: &annulus_tests::kvc::Kvc, pod: &str) -> anyhow::Result<i3
 #[tokio::test]
 #[ignore = "needs a Kubernetes: make e2e"]
 async fn the_operator_is_killed_while_data_moves() -> anyhow::Result<()> {
-    let kvc = cluster("operator-kill", 3, "rebalance: {parallelMoves: 8}").await?;
+    let kvc = cluster("operator-kill", 3, "rebalance: {parallelMoves: 24}").await?;
     let (addresses, workload) = load(&kvc).await?;
     kvc.scale(5).await?;
     kvc.until("moving", LIMIT, |cluster| {
