@@ -297,11 +297,13 @@ async fn note(
     applied: &Applied,
 ) {
     let now = Instant::now();
+    let published = applied.ring.is_some().then(|| Published {
+        at: now,
+        generation: cluster.metadata.generation,
+        spacing: plan::spacing(&seen.observed),
+    });
     operator.remember(cluster, |memory| {
-        if applied.ring.is_some() {
-            let (generation, spacing) = (cluster.metadata.generation, plan::spacing(&seen.observed));
-            memory.published = Some(Published { at: now, generation, spacing });
-        }
+        memory.published = published.or(memory.published);
         if matches!(action, plan::Action::ApplyObjects { .. }) {
             memory.refreshed = Some(now);
             memory.surroundings = None;

@@ -1,6 +1,6 @@
 //! Programs that the benchmarks start, and waiting until they are ready.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
@@ -52,18 +52,12 @@ impl Process {
         what: &str,
         mut attempt: impl FnMut() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let mut ended = None;
-        let ready = until_ready(what, || {
-            ended = self.child.try_wait()?;
+        let ready = until_ready(what, || match self.child.try_wait()? {
             // Whatever answers in its place is not what was started.
-            Ok(if ended.is_some() { None } else { Some(attempt()?) })
+            Some(status) => Ok(Err(anyhow!("{what} has ended: {status}"))),
+            None => attempt().map(Ok),
         });
-        let error = match ready {
-            Ok(Some(ready)) => return Ok(ready),
-            Ok(None) => anyhow::anyhow!("{what} has ended: {}", ended.unwrap_or_default()),
-            Err(error) => error,
-        };
-        Err(anyhow::anyhow!("{error:#}\n{}", self.last_said()))
+        ready.flatten().map_err(|error| anyhow!("{error:#}\n{}", self.last_said()))
     }
 
     fn last_said(&self) -> String {

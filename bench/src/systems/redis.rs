@@ -1,6 +1,6 @@
 //! Redis Cluster, from the distribution's package.
 
-use super::{Process, System, Target, Wait, resp_target, until_ready};
+use super::{Process, System, Target, Wait, resp_target};
 use crate::load::KeySpace;
 use anyhow::{Context, bail};
 use std::path::Path;
@@ -37,8 +37,8 @@ pub(super) fn start(directory: &Path, keys: &KeySpace) -> anyhow::Result<System>
     if !created.status.success() {
         bail!("creating the Redis cluster: {}", String::from_utf8_lossy(&created.stdout));
     }
-    for address in &addresses {
-        until_ready("the Redis cluster", || is_ready(address))?;
+    for (process, address) in processes.iter_mut().zip(&addresses) {
+        process.until_ready("the Redis cluster", || is_ready(address))?;
     }
     let target = resp_target(&addresses[0], keys, Wait::After)?;
     let servers = processes.iter().map(Process::pid).collect();

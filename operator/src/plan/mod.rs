@@ -246,7 +246,7 @@ fn advance(
 /// How many seconds are to pass before a document follows one that is published now.
 #[must_use]
 pub fn spacing(observed: &Observed) -> u32 {
-    observed.ring().map_or(1, |ring| moves::spacing(&wish::reports(observed, ring)))
+    moves::spacing(&observed.ring().map(|ring| wish::reports(observed, ring)).unwrap_or_default())
 }
 
 /// Pods whose nodes answer with an older epoch than the published one.

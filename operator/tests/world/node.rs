@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// Parts of the ring that what a node holds is counted in: as many as the largest Q of a story.
 pub const PARTS: u32 = 256;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct FakeNode {
     pub incarnation: Uuid,
     pub ring: Option<Ring>,
@@ -27,15 +27,7 @@ pub struct FakeNode {
 
 impl FakeNode {
     pub fn new(incarnation: Uuid) -> Self {
-        Self {
-            incarnation,
-            ring: None,
-            holds: BTreeSet::new(),
-            hints: 0,
-            moved: None,
-            copied: 0,
-            beside_clients: None,
-        }
+        Self { incarnation, ..Self::default() }
     }
 
     /// The members of a first ring hold their partitions, which are empty.
