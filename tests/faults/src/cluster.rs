@@ -1,5 +1,6 @@
 //! A ring of real nodes in the sandbox, started and ended by hand; this program stands in for the operator.
 
+use crate::process;
 use crate::sandbox::{self, Disk, Net};
 use annulus_proto::v1::control_client::ControlClient;
 use annulus_proto::v1::{InstallRingRequest, NodeStatus, StatusRequest};
@@ -13,7 +14,7 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tonic::transport::Endpoint;
@@ -70,6 +71,14 @@ pub struct Node {
     /// Its disk.
     pub disk: Disk,
     child: Option<Child>,
+}
+
+impl Node {
+    /// Where the program that [appends](crate::plain) does so.
+    #[must_use]
+    pub fn plain_file(&self) -> PathBuf {
+        self.disk.mount.join("plain")
+    }
 }
 
 /// The ring.
@@ -141,6 +150,19 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts, in a node's place, a program that [appends](crate::plain) to a file on the node's disk. Returns what it says.
+    ///
+    /// # Errors
+    /// When something runs there already, or it cannot be started.
+    pub fn spawn_plain(&mut self, ordinal: usize) -> anyhow::Result<ChildStdout> {
+        let node = &mut self.nodes[ordinal];
+        ensure!(node.child.is_none(), "{} runs already", node.name);
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("--append").arg(node.plain_file()).stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = node.child.insert(command.stderr(Stdio::null()).spawn()?);
+        child.stdout.take().context("its output is not at hand")
+    }
+
     /// From now on the wall clock of a node that was started [under](Under::Clock) this one is off by so many seconds.
     ///
     /// # Errors
@@ -154,8 +176,12 @@ impl Cluster {
     /// # Errors
     /// When it does not run.
     pub fn signal(&self, ordinal: usize, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill(self.pid(ordinal)?, signal)?)
+    }
+
+    fn pid(&self, ordinal: usize) -> anyhow::Result<Pid> {
         let child = self.nodes[ordinal].child.as_ref().context("the node does not run")?;
-        Ok(kill(Pid::from_raw(i32::try_from(child.id())?), signal)?)
+        Ok(Pid::from_raw(i32::try_from(child.id())?))
     }
 
     /// Ends a node's process without a warning.
@@ -167,6 +193,27 @@ impl Cluster {
         // It may have ended by itself.
         let _ = child.kill();
         child.wait()?;
+        Ok(())
+    }
+
+    /// The power of these nodes fails, and comes back: their processes are gone, and on their disks is what was synced.
+    ///
+    /// # Errors
+    /// When one of them does not run, and those of their disks.
+    pub fn lose_power(&mut self, ordinals: &[usize]) -> anyhow::Result<()> {
+        // Who has no power is told nothing any more. Taking a disk down takes some milliseconds, and a sync that is under
+        // way meanwhile may end well without its data being on the disk.
+        for &ordinal in ordinals {
+            self.signal(ordinal, Signal::SIGSTOP)?;
+        }
+        for &ordinal in ordinals {
+            process::until_it_stands_still(self.pid(ordinal)?)?;
+            self.nodes[ordinal].disk.lose_power()?;
+        }
+        for &ordinal in ordinals {
+            self.kill(ordinal)?;
+            self.nodes[ordinal].disk.restore_power()?;
+        }
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 
 mod cluster;
 mod load;
+mod plain;
+mod process;
 mod sandbox;
 mod scenarios;
 
@@ -31,6 +33,9 @@ struct Arguments {
     /// A bug to put into the nodes, which must be found: their program is one built with the feature `planted`.
     #[arg(long, value_name = "BUG")]
     planted: Option<String>,
+    /// Append to this file until killed: the plain program of `power-loss-plain`.
+    #[arg(long, hide = true)]
+    append: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -45,6 +50,9 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: Arguments) -> anyhow::Result<()> {
+    if let Some(file) = &arguments.append {
+        return plain::append(file);
+    }
     let chosen = chosen(&arguments)?;
     if arguments.list {
         chosen.iter().for_each(|scenario| println!("{:<18} {}", scenario.name, scenario.about));

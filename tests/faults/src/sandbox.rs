@@ -157,7 +157,8 @@ impl Disk {
     }
 
     /// The power fails: what was not synced is not there, not even what the file system has only in its log's buffers.
-    /// Whoever uses the disk gets errors from now on.
+    /// Whoever uses the disk gets errors from now on, or believes that a sync which was under way went well: who shall not,
+    /// has to [stand still](crate::process::until_it_stands_still) before.
     ///
     /// # Errors
     /// Those of `xfs_io`.

@@ -2,9 +2,14 @@
 
 use super::{Found, Scenario, connection, seconds};
 use crate::cluster::{Cluster, Under};
-use crate::load::Load;
+use crate::load::{Load, Outcome};
+use crate::plain;
 use anyhow::{Context, ensure};
 use std::collections::BTreeSet;
+
+/// Power failures of each disk under the plain programs. Before they were stopped first, two to four of a hundred lost
+/// something.
+const PLAIN_TIMES: u32 = 60;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let scenario = |name, about, short, run| Scenario { name, about, nodes: 3, short, stale_reads: false, run };
@@ -15,6 +20,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         }),
         scenario("power-loss-all", "the power of all nodes fails at once, and comes back", true, |cluster| {
             Box::pin(power_lost(cluster, &[0, 1, 2]))
+        }),
+        scenario(
+            "power-loss-plain",
+            "the same for programs that only append and sync, again and again: the suite's own yardstick",
+            false,
+            |cluster| Box::pin(plain_power_lost(cluster)),
+        ),
+        scenario("disk-gone", "the disk of a node is gone while it runs, and comes back", false, |cluster| {
+            Box::pin(disk_gone(cluster))
         }),
         scenario("fsync-error", "every fdatasync of a node fails from some time on", true, |cluster| {
             Box::pin(sync_failed(cluster))
@@ -47,19 +61,49 @@ async fn power_lost(cluster: &mut Cluster, ordinals: &[usize]) -> anyhow::Result
     let load = Load::start(cluster, &[0, 1, 2]).await?;
     for _ in 0..2 {
         seconds(1.5).await;
-        for &ordinal in ordinals {
-            cluster.nodes[ordinal].disk.lose_power()?;
-        }
-        for &ordinal in ordinals {
-            cluster.kill(ordinal)?;
-            cluster.nodes[ordinal].disk.restore_power()?;
-        }
+        cluster.lose_power(ordinals)?;
         for &ordinal in ordinals {
             cluster.spawn(ordinal, &slow)?;
         }
         cluster.settle().await?;
     }
     Ok(Found { outcome: load.judge(cluster).await?, note: "each sync takes 20 ms longer".to_owned() })
+}
+
+/// No node has to do with what is lost here.
+async fn plain_power_lost(cluster: &mut Cluster) -> anyhow::Result<Found> {
+    let all = [0, 1, 2];
+    all.iter().try_for_each(|&ordinal| cluster.kill(ordinal))?;
+    let mut outcome = Outcome::default();
+    for time in 0..PLAIN_TIMES {
+        let outputs = all.map(|ordinal| cluster.spawn_plain(ordinal));
+        // Now and then between two syncs, and now and then within one.
+        seconds(0.1 + f64::from(time % 7) * 0.021).await;
+        cluster.lose_power(&all)?;
+        for (node, output) in cluster.nodes.iter().zip(outputs) {
+            let (durable, syncs) = plain::said(output?)?;
+            outcome.requests += syncs;
+            outcome.acknowledged += 1;
+            outcome.lost += u64::from(plain::records(&node.plain_file())? < durable);
+        }
+    }
+    Ok(Found { outcome, note: "synced, and looked for after each power failure of each disk".to_owned() })
+}
+
+async fn disk_gone(cluster: &mut Cluster) -> anyhow::Result<Found> {
+    let load = Load::start(cluster, &[0, 1]).await?;
+    for _ in 0..2 {
+        seconds(1.0).await;
+        cluster.nodes[2].disk.lose_power()?;
+        seconds(2.0).await;
+        cluster.kill(2)?;
+        cluster.nodes[2].disk.restore_power()?;
+        cluster.spawn(2, &Under::Nothing)?;
+        cluster.settle().await?;
+    }
+    let outcome = load.judge(cluster).await?;
+    ensure!(outcome.failed == 0, "{} requests of the others' clients failed", outcome.failed);
+    Ok(Found { outcome, note: String::new() })
 }
 
 async fn sync_failed(cluster: &mut Cluster) -> anyhow::Result<Found> {
