@@ -58,6 +58,8 @@ pub struct Pulls {
 #[derive(Default)]
 struct State {
     synced: BTreeSet<MoveRecord>,
+    /// Moves of which anything may be written down.
+    recorded: BTreeSet<MoveRecord>,
     copying: BTreeSet<MoveRecord>,
     /// Who is copied from or compared with.
     asked: BTreeMap<MoveRecord, MemberIndex>,
@@ -115,8 +117,8 @@ impl Pulls {
         limits: &Limits,
     ) -> Result<Arc<Self>, EngineError> {
         let engine = replica.engine().as_ref();
-        let (synced, _) = record::recorded(engine)?;
-        let state = State { synced, moved: MovedTotal::read(engine)?, ..State::default() };
+        let (synced, recorded) = record::recorded(engine)?;
+        let state = State { synced, recorded, moved: MovedTotal::read(engine)?, ..State::default() };
         Ok(Arc::new(Self {
             at_once: Arc::new(Semaphore::new(limits.parallel_pulls_max.max(PLACES_BESIDE_CLIENTS as usize))),
             pace: Pace::new(limits.transfer_bytes_per_second_max, foreground.clone()),
@@ -174,15 +176,9 @@ impl Pulls {
             shutdown.clone(),
         );
         pulls.spawn(watch);
-        let mut forgotten_at = None;
         loop {
-            let epoch = self.ring.epoch();
-            // The engine passes everything that was ever recorded of moves: not after each pull.
-            if forgotten_at != Some(epoch) || self.state.lock().copying.is_empty() {
-                self.forget_unwanted().await;
-                forgotten_at = Some(epoch);
-            }
             let wanted = self.wanted();
+            self.forget_unwanted(&wanted).await;
             if !wanted.is_empty() {
                 self.expect();
             }
@@ -322,6 +318,7 @@ impl Pulls {
     }
 
     async fn complete(&self, record: MoveRecord) -> Result<(), PullError> {
+        self.state.lock().recorded.insert(record);
         if planted::is("synced-before-sync") {
             self.state.lock().synced.insert(record);
         }
@@ -334,21 +331,25 @@ impl Pulls {
         Ok(())
     }
 
-    /// Forgets moves that the ring in force no longer names.
-    async fn forget_unwanted(&self) {
-        let wanted: BTreeSet<MoveRecord> = self.wanted().into_iter().collect();
-        let Ok((_, recorded)) = record::recorded(self.replica.engine().as_ref()) else { return };
-        let gone: Vec<MoveRecord> = recorded.difference(&wanted).copied().collect();
-        if gone.is_empty() {
+    /// Forgets moves that the ring in force no longer names. One that is under way may yet write something down.
+    async fn forget_unwanted(&self, wanted: &[MoveRecord]) {
+        let wanted = wanted.iter().copied().collect();
+        let unwanted: Vec<MoveRecord> = {
+            let state = self.state.lock();
+            (&state.recorded - &wanted).difference(&state.copying).copied().collect()
+        };
+        if unwanted.is_empty() {
             return;
         }
-        let changes: Vec<Change> = gone.iter().flat_map(|record| record.forget()).collect();
+        let changes: Vec<Change> = unwanted.iter().flat_map(|record| record.forget()).collect();
         if let Err(error) = self.record(changes).await {
             tracing::debug!(%error, "records of past moves stay for now");
+            return;
         }
         let mut state = self.state.lock();
-        for record in gone {
+        for record in unwanted {
             state.synced.remove(&record);
+            state.recorded.remove(&record);
         }
     }
 

@@ -220,6 +220,7 @@ impl<'a> Copying<'a> {
     fn records(&self, received: &Received) -> Vec<Change> {
         let cursor = Cursor { source: self.from.source, after: received.after.clone() };
         let moved = self.from.pulls.moved(self.from.installed, received.bytes, received.items.len() as u64);
+        self.from.pulls.state.lock().recorded.insert(self.from.record);
         vec![moved.put(), self.from.record.put_cursor(&cursor)]
     }
 
