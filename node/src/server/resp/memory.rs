@@ -1,13 +1,15 @@
 //! Memory for clients: one bound for all connections, shared by those that need it.
 //!
 //! Each connection may hold a part of what is *free*. So the bound is never reached however many clients pipeline
-//! without reading their replies: of N of them each gets about a (N+4)th part, and whoever comes later still gets its
-//! share. (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998.)
+//! without reading their replies: of N of them each gets about a (N+64)th part, and whoever comes later still gets its
+//! share. (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998.) The part is
+//! small because those who hoard give nothing back: what the first of them took is not there for the last, each of
+//! whom is owed one reply, however large.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A connection may hold this part of what is free.
-const PART: usize = 4;
+const PART: usize = 64;
 /// What every connection may hold whatever the others do, in bytes.
 const LEAST_BYTES: usize = 16 << 10;
 /// What a reply is expected to take before there was any, in bytes.
@@ -113,5 +115,29 @@ mod tests {
         held.into_iter().for_each(|bytes| memory.change(bytes, 0));
         assert_eq!(memory.held_bytes(), 0);
         assert!(memory.has_room_for_one(1 << 30), "one may have what is never more than it asks for");
+    }
+
+    /// As many as the test of a whole node has, at their worst: nobody takes anything, and each has come only when those
+    /// before it have all that they get.
+    #[test]
+    fn those_who_come_first_leave_a_reply_for_each_of_the_others_and_one_more() {
+        const REPLY_BYTES: usize = 1 << 20;
+        let memory = Memory::new(512 << 20);
+        for hoarder in 0..200 {
+            let mut held = 0;
+            loop {
+                let begins = match held {
+                    0 => memory.has_room_for_one(2 * REPLY_BYTES),
+                    held => memory.has_room(held + 2 * REPLY_BYTES),
+                };
+                if !begins {
+                    break;
+                }
+                memory.change(held, held + REPLY_BYTES);
+                held += REPLY_BYTES;
+            }
+            assert!(held > 0, "hoarder {hoarder} gets nothing");
+        }
+        assert!(memory.has_room_for_one(2 * REPLY_BYTES), "{} bytes are held", memory.held_bytes());
     }
 }
