@@ -204,9 +204,9 @@ impl Pulls {
     }
 
     /// Moves that the ring in force wants of this node.
-    fn wanted(&self) -> Vec<MoveRecord> {
-        let Some(installed) = self.ring.load() else { return Vec::new() };
-        let Some(me) = installed.me else { return Vec::new() };
+    fn wanted(&self) -> BTreeSet<MoveRecord> {
+        let Some(installed) = self.ring.load() else { return BTreeSet::new() };
+        let Some(me) = installed.me else { return BTreeSet::new() };
         (0u32..)
             .zip(&installed.view.ring().partitions)
             .filter(|(_, placement)| placement.is_to_sync(me))
@@ -332,11 +332,11 @@ impl Pulls {
     }
 
     /// Forgets moves that the ring in force no longer names. One that is under way may yet write something down.
-    async fn forget_unwanted(&self, wanted: &[MoveRecord]) {
-        let wanted = wanted.iter().copied().collect();
+    async fn forget_unwanted(&self, wanted: &BTreeSet<MoveRecord>) {
         let unwanted: Vec<MoveRecord> = {
             let state = self.state.lock();
-            (&state.recorded - &wanted).difference(&state.copying).copied().collect()
+            let goes_on = |record: &MoveRecord| wanted.contains(record) || state.copying.contains(record);
+            state.recorded.iter().filter(|record| !goes_on(record)).copied().collect()
         };
         if unwanted.is_empty() {
             return;

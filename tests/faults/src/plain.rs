@@ -2,7 +2,7 @@
 //! power failure was lost by the sandbox, or by the file system, and by no node.
 
 use anyhow::Context;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 
@@ -19,10 +19,7 @@ fn record(number: u64) -> Vec<u8> {
 /// # Errors
 /// When the file cannot be read.
 pub fn records(path: &Path) -> anyhow::Result<u64> {
-    let mut bytes = Vec::new();
-    if path.exists() {
-        File::open(path)?.read_to_end(&mut bytes)?;
-    }
+    let bytes = if path.exists() { std::fs::read(path)? } else { Vec::new() };
     let good = bytes.chunks(RECORD_BYTES).zip(0..).take_while(|(bytes, number)| **bytes == record(*number));
     Ok(good.count() as u64)
 }
